@@ -1,0 +1,1 @@
+"""Runnable examples: each folder is one application, with its own README."""

@@ -1,0 +1,5 @@
+"""``python -m genesis``."""
+
+from genesis.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""BREAKING: the application under virtual time, and killed at the named places of its commit path."""

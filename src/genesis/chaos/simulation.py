@@ -1,0 +1,288 @@
+"""The production application in virtual time, on the memory engine: what users test their components with.
+
+In: messages, the passing of time, crashes at named points. Out: states, emitted messages, dead letters. The same seed and
+the same calls give the same world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Executor, Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+
+from genesis.chaos.loop import VirtualLoop
+from genesis.core.errors import GenesisError
+from genesis.core.event import DeadLetter, Delivery, Priority, Receipt
+from genesis.core.message import Message, Request
+from genesis.core.ports import CrashPoint, Ledger
+from genesis.engines.memory import MemoryEngine, MemoryStorage
+from genesis.runtime.component import Definition
+from genesis.runtime.node import Node, NodeSettings
+from genesis.runtime.status import Status
+
+A = TypeVar("A")
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+EPOCH = 1_000_000_000.0
+"""Wall clock at the start of every simulation: 9 September 2001, 01:46:40 UTC."""
+SETTLE_MAX_S = 3600.0
+STEP_S = 0.05
+
+
+class SettleError(GenesisError):
+    """Work is left that an hour of virtual time did not end."""
+
+    code = "settle"
+
+
+class _Crash(BaseException):
+    """Ends the simulated process where it stands."""
+
+
+class _Clock:
+    """The loop's virtual time as both clocks."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.now = loop.time
+
+    def wall(self) -> float:
+        return EPOCH + self.now()
+
+
+class InlineExecutor(Executor):
+    """Runs what it is given at once: no threads under virtual time."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call it, and return the finished future."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class Simulation:
+    """A world with one node. Its calls run the virtual loop; between them time stands still."""
+
+    def __init__(self, definition: Definition, seed: int, errors: str) -> None:
+        if errors not in ("raise", "record"):
+            raise ValueError(f"errors is {errors!r}: raise or record")
+        self._definition, self._seed, self._errors = definition, seed, errors
+        self._loop = VirtualLoop()
+        self._rng = Random(seed)
+        self._storage = MemoryStorage()
+        self._engine: MemoryEngine | None = None
+        self._node: Node | None = None
+        self._life: AbstractAsyncContextManager[Node] | None = None
+        self._armed: Counter[CrashPoint] = Counter()
+        self._emitted: list[Message] = []
+        self._unraised: list[BaseException] = []
+        self.failures: list[tuple[str, BaseException]] = []
+        """(route, error) of every failed attempt."""
+        self.crashes = 0
+        self._dead = False
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message, *, id: str | None = None, source: str | None = None, priority: Priority | None = None) -> Receipt:
+        """Send an event; returns when it is durable. An armed crash on the way is survived by sending again.
+
+        Without an `id` one is given, so that the event is accepted once.
+        """
+        given = id if id is not None else f"sim-{self._rng.getrandbits(64):016x}"
+        return self._run(lambda node: node.send(message, id=given, source=source, priority=priority))
+
+    async def ask(self, request: Request[A], *, deadline: float = 30.0, id: str | None = None) -> A:
+        """Ask, in virtual time."""
+        given = id if id is not None else f"sim-{self._rng.getrandbits(64):016x}"
+        return self._run(lambda node: node.ask(request, deadline=deadline, id=given))
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass; everything that falls due happens."""
+        until = self._loop.time() + seconds
+        self._run(lambda node: _sleep_until(self._loop, until))
+
+    async def settle(self) -> None:
+        """Run until no delivery waits, retries included; parked ones and timers that are not due stay.
+
+        Raises:
+            Exception: the first error that a handler raised, unless errors are recorded.
+            SettleError: an hour was not enough.
+        """
+        until = self._loop.time() + SETTLE_MAX_S
+        while True:
+            self._run(lambda node: _sleep_until(self._loop, self._loop.time()))
+            if self._errors == "raise" and self._unraised:
+                raise self._unraised.pop(0)
+            if self._quiet():
+                return
+            if self._loop.time() > until:
+                raise SettleError(f"after an hour {self.ledger.waiting} deliveries still wait: {self.ledger}")
+            self._run(lambda node: _sleep_until(self._loop, self._loop.time() + STEP_S))
+
+    def crash_at(self, point: CrashPoint | str, *, after: int = 0) -> None:
+        """Kill the node when it passes a named point of the commit path for the (`after` + 1)-th time; it is started again.
+
+        Raises:
+            ValueError: no such point; names them.
+        """
+        try:
+            self._armed[CrashPoint(point)] = after + 1
+        except ValueError:
+            raise ValueError(f"{point!r} is no crash point; they are {', '.join(CrashPoint)}") from None
+
+    async def crash(self) -> None:
+        """Kill the node now, and start it again."""
+        self._die()
+        self._ensure()
+
+    # --- what is seen -----------------------------------------------------------------------------------------------
+
+    def state(self, component: type, key: object = None) -> Any:
+        """The committed state of a key."""
+        return self._run(lambda node: node.state(component, key))
+
+    def emitted(self, message: type[M]) -> list[M]:
+        """Messages of a class that were emitted and committed, in order."""
+        return [found for found in self._emitted if type(found) is message]
+
+    def dead(self) -> list[DeadLetter]:
+        """Dead letters, oldest first."""
+        rows = self._run(lambda node: self._engine_now().scan(0, "dead", "", 100_000))
+        return sorted((msgspec.msgpack.decode(body, type=DeadLetter) for _, body in rows), key=lambda letter: letter.died_at)
+
+    def now(self) -> float:
+        """Virtual wall clock, seconds since the epoch."""
+        return EPOCH + self._loop.time()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The counters of the partition."""
+        return self._status().ledger
+
+    @property
+    def node(self) -> Node:
+        """The running node."""
+        return self._ensure()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _observe(self, what: str, fact: Any) -> None:
+        if what == "emitted":
+            self._emitted.append(fact)
+        elif what == "failure":
+            delivery, error = fact
+            assert isinstance(delivery, Delivery)
+            self.failures.append((delivery.route, error))
+            self._unraised.append(error)
+
+    def _maybe_crash(self, point: CrashPoint) -> None:
+        if point in self._armed:
+            self._armed[point] -= 1
+            if not self._armed[point]:
+                del self._armed[point]
+                self._engine_now().cut()
+                self._dead = True
+                self._loop.stop()
+                raise _Crash
+
+    def _engine_now(self) -> MemoryEngine:
+        assert self._engine is not None
+        return self._engine
+
+    def _ensure(self) -> Node:
+        """The node, started if it is dead."""
+        if self._node is None:
+            self._engine = MemoryEngine(self._storage, immediate=False, crash=self._maybe_crash, delay=self._delay)
+            node = Node(
+                self._definition,
+                self._engine,
+                NodeSettings(),
+                rng=Random(self._rng.getrandbits(64)),
+                crash=self._maybe_crash,
+                observe=self._observe,
+                executor=InlineExecutor(),
+                clock=lambda: _Clock(self._loop),
+            )
+            self._life = node.run()
+            self._loop.run_nested(self._life.__aenter__())
+            self._node = node
+        return self._node
+
+    def _delay(self) -> float:
+        return self._rng.uniform(0.0002, 0.002)
+
+    def _run(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+        """Run a call; when the node is killed meanwhile, start it again and repeat the call."""
+        while True:
+            task = self._loop.create_task(work(self._ensure()), name="test")
+            try:
+                return self._loop.run_nested(_result(task))
+            except BaseException:
+                if not self._dead:
+                    raise
+            task.cancel()
+            self._die()
+
+    def _die(self) -> None:
+        """End the node without any of its goodbyes reaching the store."""
+        self._engine_now().cut()
+        life, self._node, self._life, self._dead = self._life, None, None, False
+        self.crashes += 1
+        self._loop.run_nested(_bury(self._loop, life))
+
+    def _status(self) -> Status:
+        return self._run(_status)
+
+    def _quiet(self) -> bool:
+        status = self._status()
+        return not (status.ledger.waiting - status.parked or status.running)
+
+    def close(self) -> None:
+        """End the world."""
+        if self._life is not None and self._node is not None:
+            self._loop.run_nested(self._life.__aexit__(None, None, None))
+        self._loop.run_nested(_bury(self._loop, None))
+        self._loop.close()
+
+
+@asynccontextmanager
+async def simulation(definition: Definition, *, seed: int, errors: str) -> AsyncIterator[Simulation]:
+    """A world for the length of a block."""
+    world = Simulation(definition, seed, errors)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+async def _sleep_until(loop: VirtualLoop, until: float) -> None:
+    await asyncio.sleep(max(0.0, until - loop.time()))
+
+
+async def _status(node: Node) -> Status:
+    return node.status()
+
+
+async def _result(task: asyncio.Task[T]) -> T:
+    return await task
+
+
+async def _bury(loop: VirtualLoop, life: Any) -> None:
+    """Cancel every task of a dead node and wait for their end."""
+    me = asyncio.current_task()
+    left = [task for task in asyncio.all_tasks(loop) if task is not me]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=1.0)
+    if life is not None:
+        with suppress(asyncio.CancelledError, GenesisError, _Crash):
+            await life.gen.aclose()

@@ -1,0 +1,1 @@
+"""PEOPLE at a terminal: one module a command, imported when it is used."""

@@ -1,0 +1,161 @@
+"""Asking the owner of a store: requests are filed in the store, and the owner answers in the commit that did them.
+
+When nobody owns the store and an application was named, this process is the owner for as long as the work takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from genesis.app import App
+from genesis.cli import moment
+from genesis.cli.talk import FAILED, UNREACHABLE, Failure, say
+from genesis.cli.where import F, load_app, open_store
+from genesis.config import Settings, engine_for
+from genesis.core.errors import StoreInUseError
+from genesis.core.message import encode
+from genesis.engines.outside import Outside
+from genesis.runtime.node import Node
+from genesis.runtime.operate import Request
+
+T = TypeVar("T")
+Answer = dict[str, Any]
+LOOK_S = 0.005
+"""How often an answer is looked for. A look costs some 20 us."""
+
+
+class Refused(Failure):
+    """The owner said no, in its own words."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(str(answer["error"]), FAILED)
+
+
+def app_option(command: F) -> F:
+    """The option `--app`."""
+    return click.option("--app", metavar="MODULE:APP", help="Opens the store here when nobody runs.")(command)
+
+
+def timeout_option(command: F) -> F:
+    """The option `--timeout`."""
+    return click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, metavar="SECONDS",
+        help="How long to wait for the answer of the process that runs.",
+    )(command)  # fmt: skip
+
+
+class Desk:
+    """Where requests are filed for the owner of a store."""
+
+    def __init__(self, store: Outside, timeout_s: float) -> None:
+        self._store, self._timeout_s = store, timeout_s
+
+    def ask(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """File requests together, and give their answers in order.
+
+        Raises:
+            Failure: no answer came in time: what was not answered is withdrawn.
+        """
+        keys = [self._store.file_request(request.kind, encode(request)) for request in requests]
+        try:
+            while keys:
+                answer = self._wait(keys[0])
+                self._store.forget(keys.pop(0))
+                yield answer
+        finally:
+            for key in keys:
+                self._store.forget(key)
+
+    def _wait(self, key: str) -> Answer:
+        until = moment.now() + self._timeout_s
+        while (body := self._store.answer(key)) is None:
+            if moment.now() > until:
+                pid, _, alive = self._store.owner() or (0, "", False)
+                who = f"process {pid}" if alive else f"process {pid}, which ended,"
+                raise Failure(f"{who} did not answer in {self._timeout_s:g} s: the request was withdrawn", UNREACHABLE)
+            moment.sleep(LOOK_S)
+        answer: Answer = msgspec.msgpack.decode(body)
+        return answer
+
+
+def with_owner(store: Path, app: App | None, timeout_s: float, work: Callable[[Desk], T]) -> T:
+    """Do something at the desk of a store that has an owner: the process that runs, else this one.
+
+    Raises:
+        Failure: nobody runs, and no application was named.
+    """
+    if not _owned(store):
+        if app is None:
+            raise Failure(
+                f"nobody runs {store}: start it with `genesis run MODULE:APP --store {store}`,"
+                " or name its application with --app MODULE:APP to open it here",
+                UNREACHABLE,
+            )
+        try:
+            return asyncio.run(_as_owner(store, app, timeout_s, work))
+        except StoreInUseError:
+            say(f"genesis: {store} was opened by another process this very moment: asking that one")
+    outside = open_store(store)
+    try:
+        return work(Desk(outside, timeout_s))
+    finally:
+        outside.close()
+
+
+def _owned(store: Path) -> bool:
+    if not store.exists():
+        return False
+    outside = open_store(store)
+    try:
+        owner = outside.owner()
+    finally:
+        outside.close()
+    return owner is not None and owner[2]
+
+
+async def _as_owner(store: Path, app: App, timeout_s: float, work: Callable[[Desk], T]) -> T:
+    settings = Settings.from_environment()
+    engine = engine_for(str(store), settings)
+    async with Node(app.definition(), engine, settings.node(), rng=SystemRandom(), sources=False).run():
+        say(f"genesis: nobody runs {store}: opened here; handlers that begin meanwhile run to their end")
+        return await _beside(lambda: work(Desk(open_store(store), timeout_s)))
+
+
+def _beside(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run blocking work in a thread that nobody waits for when this process is told to end."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop is over: nobody waits any more
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=body, name="genesis-desk", daemon=True).start()
+    return done
+
+
+def app_of(spec: str | None) -> App | None:
+    """The application that `--app` names."""
+    return load_app(spec) if spec is not None else None

@@ -1,0 +1,162 @@
+"""`genesis run`: the application in this process, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from genesis.app import App
+from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say, version
+from genesis.cli.where import load_app
+from genesis.config import Settings
+from genesis.core.errors import GenesisError
+from genesis.core.ports import CrashPoint, Ledger
+from genesis.runtime.node import Node
+
+SWITCH_S = 1e-4
+"""A busy event loop gives the thread that commits its turn after this long; with Python's 5 ms commits starve."""
+LINGER_S = 1.0
+"""How long threads that still run a handler may take to end after the drain."""
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Stop:
+    """Told to stop: once means in order, twice means now."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._tell, number)
+
+    def _tell(self, number: signal.Signals) -> None:
+        if self.signal is not None:
+            say("genesis: stopped at once; what was running runs again at the next start")
+            os._exit(INTERRUPTED)
+        self.signal = number
+        self._told.set()
+
+    async def told(self) -> None:
+        """Wait for the first signal."""
+        await self._told.wait()
+
+
+class CrashAt:
+    """Kills this process, as `kill -9` does, at the n-th passing of a point of the commit path."""
+
+    def __init__(self, point: CrashPoint, times: int) -> None:
+        self._point, self._left = point, times
+
+    @classmethod
+    def of(cls, text: str) -> CrashAt:
+        """Read ``POINT:N``.
+
+        Raises:
+            Failure: it is not of this form.
+        """
+        name, _, times = text.partition(":")
+        if name not in list(CrashPoint) or not times.isdecimal() or int(times) < 1:
+            points = ", ".join(CrashPoint)
+            raise Failure(f"GENESIS_CRASH is {text!r}: POINT:N, a point of {points} and a number from 1", UNFIT)
+        return cls(CrashPoint(name), int(times))
+
+    def __call__(self, point: CrashPoint) -> None:
+        """Pass a point."""
+        if point is self._point:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:APP")
+@click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
+@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
+@click.pass_context
+def run(ctx: click.Context, app: str, store: str | None, drain: float | None) -> None:
+    """Run an application until SIGTERM or Ctrl-C, then stop in order.
+
+    Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
+    once: nothing is lost, and what was running runs again at the next start.
+
+    Exit code 0 after SIGTERM, 130 after Ctrl-C, 3 when the application or its store cannot be used.
+    """
+    _logs()
+    settings = Settings.from_environment()
+    if drain is not None:
+        settings = dataclasses.replace(settings, drain_s=drain)
+    text = os.environ.get("GENESIS_CRASH")
+    crash = CrashAt.of(text) if text else None
+    found = load_app(app)
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        code = asyncio.run(_serve(found, store or settings.store or f"{found.name}.db", settings, crash))
+    except Exception as error:
+        code = report(error)
+    _leave(code)
+    ctx.exit(code)
+
+
+async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
+    stop = Stop()
+    async with app.running(store, settings=settings, crash=crash) as node:
+        say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
+        await stop.told()
+        ledger = _counted(node)
+    say(f"{app.name} stopped  {_told(_stored(store) or ledger)}")
+    return INTERRUPTED if stop.signal is signal.SIGINT else OK
+
+
+def _counted(node: Node) -> Ledger:
+    """The ledger before the drain; zeros while the store is being opened again."""
+    try:
+        return node.status().ledger
+    except GenesisError:
+        return Ledger()
+
+
+def _stored(store: str) -> Ledger | None:
+    """The ledger as the last commit left it; None when it went with the process."""
+    if store in ("memory:", ":memory:"):
+        return None
+    from genesis.cli.where import open_store, store_path
+
+    head = open_store(store_path(store)).head()
+    return head.ledger if head is not None else None
+
+
+def _told(ledger: Ledger) -> str:
+    wrong = ledger.imbalance()
+    return (
+        f"accepted {ledger.accepted:,}  done {ledger.done:,}  expired {ledger.expired:,}  dead {ledger.dead:,}"
+        f"  waiting {ledger.waiting:,}  {f'THE LEDGER DOES NOT ADD UP: {wrong}' if wrong else 'the ledger adds up'}"
+    )
+
+
+def _logs() -> None:
+    level = os.environ.get("GENESIS_LOG", "warning").lower()
+    if level not in LEVELS:
+        raise Failure(f"GENESIS_LOG is {level!r}: one of {', '.join(LEVELS)}{did_you_mean(level, LEVELS)}", UNFIT)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=form)
+
+
+def _leave(code: int) -> None:
+    """End the process although a handler in a thread does not: Python would wait for it for ever."""
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(LINGER_S / len(others))
+    stuck = [thread.name for thread in others if thread.is_alive()]
+    if stuck:
+        say(f"genesis: left behind, still running: {', '.join(stuck)}")
+        os._exit(code)
+
+

@@ -1,0 +1,163 @@
+"""`genesis send`: events by hand or from a pipe, accepted by the process that runs."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import msgspec
+
+from genesis.cli.desk import Answer, Desk, app_of, app_option, timeout_option, with_owner
+from genesis.cli.talk import FAILED, USAGE, Failure, printable, say, show, show_json
+from genesis.cli.where import find_store, json_option, store_option, store_path
+from genesis.core.event import Priority
+from genesis.runtime.operate import Request
+
+WINDOW = 128
+"""Lines of a pipe that are filed together: the owner looks for requests twenty times a second."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the events of one call."""
+
+    as_json: bool
+    accepted: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def note(self, line: int, kind: str, answer: Answer) -> None:
+        """Print a receipt, or say why there is none. `line` is 0 for an event that was no line."""
+        place = f"line {line}: " if line else ""
+        if "error" in answer:
+            self.failures.append(f"{place}{answer['error']}")
+            if line:
+                say(f"genesis: {printable(self.failures[-1])}")
+            return
+        self.accepted += 1
+        receipt = answer["receipt"]
+        if self.as_json:
+            show_json(receipt)
+        elif receipt["duplicate"]:
+            show(f"duplicate  {kind}  id {receipt['id']}: it had been accepted before")
+        else:
+            to = f"{receipt['deliveries']} component{'s' * (receipt['deliveries'] != 1)}"
+            show(f"accepted  {kind}  id {receipt['id']}  for {to}")
+
+
+@click.command()
+@click.argument("type", metavar="TYPE")
+@click.argument("body", metavar="[JSON | -]", required=False)
+@store_option
+@app_option
+@click.option("--id", "event_id", metavar="ID", help="Sent again with the same id and source, it is a duplicate.")
+@click.option("--source", metavar="S", help="Who sends it; by default the application's name.")
+@click.option(
+    "--priority",
+    type=click.Choice([p.name.lower() for p in Priority], case_sensitive=False),
+    help="Instead of its type's.",
+)
+@timeout_option
+@json_option
+def send(
+    type: str, body: str | None, store: str | None, app: str | None, timeout: float, as_json: bool, **given: str | None
+) -> None:
+    """Send an event of a TYPE, its fields as a JSON object: genesis send shop.order.placed '{"sku": "tea"}'.
+
+    With - or without JSON, each line of stdin is the JSON object of one event. An event is accepted when its receipt is
+    printed: it is durable then. When nobody runs the store, --app opens it here for as long as it takes.
+
+    Exit code 1 when an event was refused, 4 when nobody answers.
+    """
+    opened = app_of(app)
+    path = store_path(store or f"{opened.name}.db") if opened is not None else find_store(store)
+    tally = Tally(as_json)
+    envelope = Request("send", type=type, source=given["source"], priority=given["priority"])
+    if body is not None and body != "-":
+        request = _filled(envelope, _fields(body, 0), given["event_id"])
+        with_owner(path, opened, timeout, lambda desk: _send_one(desk, request, tally))
+    else:
+        if given["event_id"] is not None:
+            raise Failure("--id is for one event: give its JSON as an argument, not on stdin", USAGE)
+        if sys.stdin.isatty():
+            say("genesis: one JSON object a line; Ctrl-D ends")
+        with_owner(path, opened, timeout, lambda desk: _send_lines(desk, envelope, tally))
+    _end(tally)
+
+
+def _send_one(desk: Desk, request: Request, tally: Tally) -> None:
+    try:
+        for answer in desk.ask([request]):
+            tally.note(0, request.type, answer)
+    except Failure as failure:
+        raise Failure(f"{failure.message}; it may have been accepted: repeat it with --id {request.id}", failure.exit_code) from failure
+
+
+def _send_lines(desk: Desk, envelope: Request, tally: Tally) -> None:
+    for lines in _windows():
+        requests: list[tuple[int, Request]] = []
+        for number, text in lines:
+            try:
+                requests.append((number, _filled(envelope, _fields(text, number), None)))
+            except Failure as failure:
+                tally.failures.append(failure.message)
+                say(f"genesis: {printable(failure.message)}")
+        for (number, request), answer in zip(requests, desk.ask([r for _, r in requests]), strict=True):
+            tally.note(number, request.type, answer)
+
+
+def _end(tally: Tally) -> None:
+    if not tally.failures:
+        return
+    total = tally.accepted + len(tally.failures)
+    raise Failure(tally.failures[0] if total == 1 else f"{len(tally.failures)} of {total} events were not accepted", FAILED)
+
+
+def _filled(envelope: Request, fields: dict[str, Any], event_id: str | None) -> Request:
+    return msgspec.structs.replace(envelope, fields=fields, id=event_id or f"cli-{secrets.token_hex(8)}")
+
+
+def _fields(text: str, line: int) -> dict[str, Any]:
+    place = f"line {line}: " if line else ""
+    try:
+        fields = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise Failure(f"{place}this is not JSON: {error}: {_short(text)}", USAGE) from error
+    if not isinstance(fields, dict):
+        raise Failure(f'{place}the fields are a JSON object, such as {{"sku": "tea"}}, not {_short(text)}', USAGE)
+    return fields
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _windows() -> Iterator[list[tuple[int, str]]]:
+    """Numbered lines of stdin as they come: what has come by the time of a look, `WINDOW` at the most."""
+    lines: queue.Queue[tuple[int, str] | None] = queue.Queue(maxsize=4 * WINDOW)
+    threading.Thread(target=_read, args=(lines,), name="genesis-stdin", daemon=True).start()
+    line = lines.get()
+    while line is not None:
+        window = [line]
+        while line is not None and len(window) < WINDOW and not lines.empty():
+            line = lines.get()
+            if line is not None:
+                window.append(line)
+        yield window
+        if line is not None:
+            line = lines.get()
+
+
+def _read(lines: queue.Queue[tuple[int, str] | None]) -> None:
+    try:
+        for number, text in enumerate(sys.stdin, start=1):
+            if text.strip():
+                lines.put((number, text))
+    finally:
+        lines.put(None)

@@ -1,0 +1,209 @@
+"""Every error of Genesis, on one screen. Each carries facts, and a `code` that never changes."""
+
+from __future__ import annotations
+
+
+class GenesisError(Exception):
+    """Root of all errors of Genesis."""
+
+    code = "error"
+
+
+class DefinitionError(GenesisError):
+    """The application is written wrong. Says where, what, and the line to write."""
+
+    code = "definition"
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__("".join([f"{where}: " if where else "", what, f"\n    write: {fix}" if fix else ""]))
+
+
+class SettingsError(GenesisError):
+    """A setting is unknown or out of range."""
+
+    code = "settings"
+
+
+# --- at the gate ----------------------------------------------------------------------------------------------------
+
+
+class RefusedError(GenesisError):
+    """The event was not accepted; nothing of it was kept."""
+
+    code = "refused"
+
+
+class InvalidEventError(RefusedError):
+    """The event does not fit its type, or cannot be encoded: sending it again will not help."""
+
+    code = "invalid-event"
+
+
+class UnknownTypeError(RefusedError):
+    """No component handles this type."""
+
+    code = "unknown-type"
+
+
+class IntakeFullError(RefusedError):
+    """The backlog, the store, or the pending work of this key is at its limit; come back after `retry_after_s`."""
+
+    code = "intake-full"
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        self.reason, self.retry_after_s = reason, retry_after_s
+        super().__init__(f"intake is full: {reason}; retry after {retry_after_s:.1f} s")
+
+
+class DrainingError(RefusedError):
+    """The node is stopping and takes no new events."""
+
+    code = "draining"
+
+
+class NotAcceptedError(RefusedError):
+    """The commit that carried the event failed and it was not stored: send it again with the same id."""
+
+    code = "not-accepted"
+
+
+# --- what a handler raises ------------------------------------------------------------------------------------------
+
+
+class Reject(GenesisError):  # noqa: N818 - a verdict in the handler's own words, not a failure
+    """Raised by a handler: this event can never succeed. It becomes a dead letter at once."""
+
+    code = "reject"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UnavailableError(GenesisError):
+    """Something the handler needs is down. The delivery waits, without counting an attempt, and runs again."""
+
+    code = "unavailable"
+
+    def __init__(self, what: str = "", retry_after_s: float = 1.0) -> None:
+        self.what, self.retry_after_s = what, retry_after_s
+        super().__init__(f"{what or 'dependency'} is unavailable; retry after {retry_after_s:.1f} s")
+
+
+class HandlerTimeoutError(GenesisError):
+    """An attempt ran longer than its `timeout`."""
+
+    code = "handler-timeout"
+
+
+class ContextClosedError(GenesisError):
+    """The attempt is over (it timed out and its grace passed): nothing it does counts any more."""
+
+    code = "context-closed"
+
+
+class BatchLimitError(GenesisError):
+    """One handler call emits more records or bytes than a commit may hold."""
+
+    code = "batch-limit"
+
+
+class StateTooLargeError(GenesisError):
+    """The state of one key is over 1 MiB: split it over more keys."""
+
+    code = "state-too-large"
+
+
+# --- asking ---------------------------------------------------------------------------------------------------------
+
+
+class AskError(GenesisError):
+    """A question got no answer."""
+
+    code = "ask"
+
+
+class AskCycleError(AskError):
+    """A chain of asks came back to a component and key that waits in it."""
+
+    code = "ask-cycle"
+
+
+class AskFailedError(AskError):
+    """The question was accepted and its handler failed for good: it is a dead letter."""
+
+    code = "ask-failed"
+
+
+class DeadlineExceededError(AskError):
+    """The answer did not come in time. An accepted question is still answered; ask again with the same id."""
+
+    code = "deadline-exceeded"
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+class StoreError(GenesisError):
+    """The store cannot be used."""
+
+    code = "store"
+
+
+class StoreInUseError(StoreError):
+    """A living process owns the store."""
+
+    code = "store-in-use"
+
+    def __init__(self, store: str, pid: int, host: str) -> None:
+        self.store, self.pid, self.host = store, pid, host
+        super().__init__(f"{store} is in use by process {pid} on {host}; stop it, or send through it")
+
+
+class StoreNewerError(StoreError):
+    """The store, or a state in it, was written by a newer version."""
+
+    code = "store-newer"
+
+
+class StoreChangedError(StoreError):
+    """A state class changed without a new version: nothing was touched."""
+
+    code = "store-changed"
+
+
+class NotAStoreError(StoreError):
+    """The file exists and is not a store of Genesis: it was left as it is."""
+
+    code = "not-a-store"
+
+
+class StoreReadOnlyError(StoreError):
+    """The store or its folder cannot be written."""
+
+    code = "store-read-only"
+
+
+class StoreCorruptError(StoreError):
+    """The store is damaged: it was left as it is."""
+
+    code = "store-corrupt"
+
+
+class StoreFullError(StoreError):
+    """There is no room for a commit."""
+
+    code = "store-full"
+
+
+class StoreFailedError(StoreError):
+    """The store failed and could not be opened again."""
+
+    code = "store-failed"
+
+
+class FencedError(StoreError):
+    """Another owner took over: this process must stop."""
+
+    code = "fenced"

@@ -1,0 +1,1 @@
+"""PREVENTION: should this work start, and when?"""

@@ -1,0 +1,84 @@
+"""Is this event a duplicate? Remembers the ids of accepted events for a time and a number.
+
+In: the digest of an event's source and id, and the time. Out: known or not, and whole generations to forget. Memory is
+bounded: an id takes about 100 bytes. Refused events are never told to it. An id is remembered until it is older than
+`keep_s` or `keep_ids` newer ones have come, whichever is first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import blake2b
+
+DIGEST_BYTES = 16
+"""128 bits: at a million remembered ids the chance of one false duplicate is 1.5e-27 an event."""
+KEEP_S = 600.0
+"""Ten minutes: longer than any sane producer goes on retrying one request."""
+KEEP_IDS = 1_000_000
+
+
+SOURCES_MAX = 1000
+"""Sources whose half-made digests are kept."""
+
+
+class Horizon:
+    """The ids accepted of late, in groups of one commit each."""
+
+    __slots__ = ("_groups", "_hashers", "_known", "keep_ids", "keep_s")
+
+    def __init__(self, keep_s: float = KEEP_S, keep_ids: int = KEEP_IDS) -> None:
+        self.keep_s, self.keep_ids = keep_s, keep_ids
+        self._known: set[bytes] = set()
+        self._hashers: dict[str, blake2b] = {}
+        self._groups: deque[tuple[str, float, bytes]] = deque()
+
+    def digest(self, source: str, event_id: str) -> bytes:
+        """128-bit digest of the pair; the length of the source keeps ("a", "bc") and ("ab", "c") apart."""
+        hasher = self._hashers.get(source)
+        if hasher is None:
+            if len(self._hashers) >= SOURCES_MAX:
+                self._hashers.clear()
+            begin = f"{len(source)}:{source}".encode("utf-8", "surrogatepass")
+            hasher = self._hashers[source] = blake2b(begin, digest_size=DIGEST_BYTES)
+        hasher = hasher.copy()
+        hasher.update(event_id.encode("utf-8", "surrogatepass"))
+        return hasher.digest()
+
+    def __contains__(self, event: bytes) -> bool:
+        return event in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, event: bytes) -> None:
+        """An event was taken into a group."""
+        self._known.add(event)
+
+    def discard(self, event: bytes) -> None:
+        """The event was not stored after all."""
+        self._known.discard(event)
+
+    def seal(self, key: str, at: float, digests: bytes) -> None:
+        """The group that will be stored under `key` holds these digests, one after the other."""
+        self._groups.append((key, at, digests))
+
+    def restore(self, key: str, at: float, digests: bytes) -> None:
+        """The same, read back from the store."""
+        self._known.update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
+        self._groups.append((key, at, digests))
+
+    def forget(self, now: float, limit: int = 8) -> list[str]:
+        """Keys of up to `limit` groups that fell out of the horizon; their ids are forgotten.
+
+        `now` is on the clock that `at` was on. A few at a time, so that no commit pays for a burst of the past.
+        """
+        gone: list[str] = []
+        groups = self._groups
+        while groups and len(gone) < limit:
+            key, at, digests = groups[0]
+            if at > now - self.keep_s and len(self._known) <= self.keep_ids:
+                break
+            groups.popleft()
+            self._known.difference_update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
+            gone.append(key)
+        return gone

@@ -1,0 +1,1 @@
+"""RECOVERY: bring it back, lose nothing."""

@@ -1,0 +1,1 @@
+"""WAITING: asyncio starts here. Drives the machines of `layers` over an engine."""

@@ -1,0 +1,100 @@
+"""A route with the instance that serves it: how its handler is started, and what of its state is stored.
+
+In: a message and the stored row of its state. Out: a coroutine to step, the state it works on, and afterwards the bytes to
+store. Each attempt gets a fresh decode; a plain `def` handler gets its state in a thread, as bytes in and bytes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any
+
+from genesis.core.errors import StateTooLargeError
+from genesis.core.event import Delivery
+from genesis.core.ports import STATE_MAX_BYTES, STATE_WARN_BYTES, StateRow
+from genesis.runtime.component import Route
+from genesis.runtime.context import Context
+from genesis.runtime.log import log
+
+WARNED_MAX = 100
+_warned: dict[str, None] = {}
+
+
+class UndecodableError(Exception):
+    """A stored payload does not fit its class any more."""
+
+
+class Bound:
+    """One handler of one node."""
+
+    __slots__ = ("_call", "_codec", "_executor", "_tick", "route", "stateful", "threaded", "version")
+
+    def __init__(self, route: Route, instance: Any, executor: Executor) -> None:
+        self.route = route
+        self.threaded = not route.is_async
+        self.version = route.state_version
+        self.stateful = route.component.state_codec is not None
+        self._codec = route.component.state_codec
+        self._call: Callable[..., Any] = getattr(instance, route.method)
+        self._tick = route.every_s is not None
+        self._executor = executor
+
+    def message(self, delivery: Delivery) -> Any:
+        """The message, decoded. Raises UndecodableError."""
+        try:
+            return self.route.codec.decode(delivery.payload)
+        except Exception as error:
+            raise UndecodableError(f"{self.route.codec.type}: {error}") from error
+
+    def start(self, context: Context, message: Any, row: StateRow | None) -> tuple[Coroutine[Any, Any, Any], Any]:
+        """The handler's coroutine, and its state (None when it has none, or has it in a thread).
+
+        Raises:
+            StoreNewerError: the state was written by newer code.
+            StoreChangedError: it cannot be migrated.
+        """
+        if self.threaded:
+            return self._in_thread(context, message, row), None
+        if row is None:
+            return self._call(context) if self._tick else self._call(message, context), None
+        state = self._state(row)
+        return self._call(state, context) if self._tick else self._call(message, state, context), state
+
+    def changed(self, context: Context, state: Any, row: StateRow) -> bytes | None:
+        """The bytes to store; None when they are as they were.
+
+        Raises:
+            StateTooLargeError: they are over 1 MiB.
+        """
+        assert self._codec is not None
+        body = self._codec.encode(state)
+        if body == row[1] and row[0] == self.version:
+            return None
+        if len(body) > STATE_WARN_BYTES:
+            _check_size(context._delivery.address, len(body))
+        return body
+
+    def _state(self, row: StateRow) -> Any:
+        codec = self._codec
+        assert codec is not None
+        return codec.decode(*row) if row[0] else codec.state()
+
+    async def _in_thread(self, context: Context, message: Any, row: StateRow | None) -> tuple[bytes | None, Any]:
+        def work() -> tuple[bytes | None, Any]:
+            if row is None:
+                return None, self._call(context) if self._tick else self._call(message, context)
+            state = self._state(row)
+            result = self._call(state, context) if self._tick else self._call(message, state, context)
+            return self.changed(context, state, row), result
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _check_size(address: str, size: int) -> None:
+    if size > STATE_MAX_BYTES:
+        raise StateTooLargeError(f"{address}: a state of {size} bytes; the limit is {STATE_MAX_BYTES}: split it over more keys")
+    if address not in _warned and len(_warned) < WARNED_MAX:
+        _warned[address] = None
+        log.warning("%s: a state of %d KiB is written at each change: split it over more keys", address, size >> 10)

@@ -1,0 +1,132 @@
+"""The open group, and the batch it becomes: what gathers while the last commit is under way.
+
+In: offers, outcomes, journalled calls, anything that must be stored. Out: a batch with its ids given, and after the
+answer, what must be told to whom. There is no linger: a commit starts as soon as the writer is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import msgspec
+
+from genesis.core.event import LANES, SEQUENCE_BITS, SEQUENCE_MASK, Delivery
+from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, Batch, Head
+from genesis.runtime.intake import Offer
+
+
+class Group:
+    """Members of one commit."""
+
+    __slots__ = ("barriers", "batch", "digests", "ended", "emitted", "done", "freed", "messages", "offers", "replies", "rows", "size")
+
+    def __init__(self) -> None:
+        self.batch = Batch()
+        self.rows = 0
+        self.size = 0
+        self.offers: list[Offer] = []
+        self.digests: list[bytes] = []
+        self.barriers: list[asyncio.Future[None]] = []
+        """Those who wait for this commit and nothing else."""
+        self.replies: list[tuple[str, bytes]] = []
+        self.freed: set[str] = set()
+        """Addresses whose pending work changed: their next held delivery may come up."""
+        self.ended = 0
+        self.emitted = 0
+        self.messages: list[object] = []
+        self.done: list[Delivery] = []
+        """Deliveries that were done straight from their lane; counted when the group is sealed."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (self.rows or self.barriers)
+
+    @property
+    def full(self) -> bool:
+        """Whether it should take no more before it is sealed."""
+        return self.rows >= GROUP_ROWS or self.size >= BATCH_BYTES
+
+
+class Intake:
+    """Offers that wait for a group, first come first served."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: deque[Offer] = deque()
+
+    def fold(self, group: Group, head: Head) -> None:
+        """Move offers into a group until it is full."""
+        waiting, ledger = self.waiting, head.ledger
+        append, digests, offers = group.batch.append, group.digests, group.offers
+        before, events, duplicates, size = len(append), 0, 0, group.size
+        room = GROUP_ROWS - group.rows
+        while waiting and len(append) - before < room and size < BATCH_BYTES:
+            offer = waiting.popleft()
+            append += offer.deliveries
+            digests += offer.digests
+            offers.append(offer)
+            events += offer.events
+            duplicates += offer.duplicates
+            size += offer.size
+            if offer.position is not None:
+                group.batch.put("source", *offer.position)
+        count = len(append) - before
+        group.rows += count
+        group.size = size
+        ledger.offered += events + duplicates
+        ledger.accepted += events
+        ledger.duplicate += duplicates
+        ledger.external += count
+        ledger.in_lanes += count
+
+
+def number(batch: Batch, head: Head, first_lane: int) -> None:
+    """Give ids to the new deliveries of a batch, and count them: sequences are given when the group is built."""
+    sequences = head.next_sequence
+    following = [(first_lane + lane) << SEQUENCE_BITS | sequence for lane, sequence in enumerate(sequences)]
+    for delivery in batch.append:
+        lane = 2 * delivery.priority + (delivery.kind == 0)
+        delivery.id = following[lane]
+        following[lane] += 1
+    for lane, sequence in enumerate(sequences):
+        sequences[lane] = following[lane] & SEQUENCE_MASK
+        added = sequences[lane] - sequence
+        head.waiting_by_lane[lane] += added
+        head.born_by_priority[lane >> 1] += added
+
+
+def count_done(group: Group, head: Head, ended_by_lane: list[int]) -> None:
+    """Take the deliveries that were done from their lanes: rows of the batch, and counters."""
+    lived = group.done
+    if not lived:
+        return
+    ended = [0] * LANES
+    done = group.batch.done
+    for delivery in lived:
+        done.append(delivery.id)
+        ended[2 * delivery.priority + (delivery.kind == 0)] += 1
+    for lane, count in enumerate(ended):
+        head.waiting_by_lane[lane] -= count
+        head.ended_by_priority[lane >> 1] += count
+        ended_by_lane[lane] += count
+    head.ledger.done += len(lived)
+    head.ledger.in_lanes -= len(lived)
+    group.ended += len(lived)
+
+
+_PACKED = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder(tuple[float, bytes]).decode
+
+
+def pack_digests(at: float, digests: list[bytes]) -> bytes:
+    """One row of the dedupe log: the time and the digests of one commit."""
+    return _PACKED((at, b"".join(digests)))
+
+
+def unpack_digests(row: bytes) -> tuple[float, bytes]:
+    """The inverse of `pack_digests`."""
+    return _UNPACK(row)
+

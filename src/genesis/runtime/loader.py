@@ -1,0 +1,216 @@
+"""Brings work from the store into memory: refills windows, loads due times, brings up the next of a held key, fires timers.
+
+In: the machines' wishes (`hungry`, `wants_load`, promotions) and the time. Out: deliveries in the lanes. One task a
+partition; every pass does all there is to do, then sleeps until the next time or the next news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+from genesis.core.event import LANES, Delivery, Kind, Pending, Reason, Timer, lane_start
+from genesis.core.message import encode
+from genesis.core.ports import GROUP_ROWS
+from genesis.layers.recovery import pending as pending_layer
+from genesis.layers.recovery import timers as timers_layer
+from genesis.runtime.pipeline import Pipeline
+
+READ_ROWS = 256
+"""Rows read in one step: about half a millisecond of the loop."""
+LOAD_ROWS = 512
+NAP_MAX_S = 15.0
+"""Longest sleep: well inside the span of the wheels."""
+
+
+class Loader:
+    """The reader of one partition."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def run(self) -> None:
+        """Load for ever."""
+        pipeline = self._pipeline
+        while True:
+            pipeline.news.clear()
+            await self.load()
+            try:
+                async with asyncio.timeout(self._nap_s()):
+                    await pipeline.news.wait()
+            except TimeoutError:
+                pass
+
+    async def load(self) -> None:
+        """One pass."""
+        pipeline = self._pipeline
+        pipeline.lanes.wake(pipeline.clock.now())
+        await self._pending()
+        await self._timers()
+        await self._promote()
+        for lane in range(LANES):
+            await self._refill(lane)
+        pipeline.outcomes.leave_slow()
+        pipeline.wake_slots()
+
+    def _nap_s(self) -> float:
+        pipeline = self._pipeline
+        wall, now = pipeline.clock.wall(), pipeline.clock.now()
+        naps = [NAP_MAX_S]
+        for wheel in (pipeline.pending, pipeline.timers):
+            at = wheel.wake_at()
+            if at is not None:
+                naps.append(at - wall)
+        probe = pipeline.lanes.wake_at()
+        if probe is not None:
+            naps.append(probe - now)
+        return max(0.0, min(naps))
+
+    # --- lanes ------------------------------------------------------------------------------------------------------
+
+    async def _refill(self, index: int) -> None:
+        pipeline = self._pipeline
+        lane = pipeline.lanes.lanes[index]
+        if pipeline.lanes.starved(index):
+            pipeline.outcomes.relieve(index)
+        half_full = 2 * lane.bytes >= pipeline.lanes.window_bytes
+        while lane.behind and not half_full and pipeline.lanes.room(index) and not pipeline.group.full:
+            after = max(lane.loaded, lane_start(pipeline.partition, index))
+            rows = await pipeline.engine.read(pipeline.partition, index, after, READ_ROWS, pipeline.clock.wall())
+            if not rows:
+                lane.loaded = lane.last
+                return
+            found: list[Delivery] = []
+            for row in rows:
+                if isinstance(row, int):
+                    pipeline.outcomes.expired_unread(index, row)
+                    lane.loaded = row
+                else:
+                    row.attempt, row.pending = 0, ""
+                    found.append(row)
+                    lane.loaded = row.id
+            await pipeline.prefetch(found)
+            for delivery in found:
+                pipeline.lanes.offer(delivery)
+            pipeline.wake_slots()
+            if pipeline.engine.traits.immediate:
+                pipeline.flush()
+            await asyncio.sleep(0)
+
+    # --- pending work -----------------------------------------------------------------------------------------------
+
+    async def _pending(self) -> None:
+        pipeline = self._pipeline
+        pending, wall = pipeline.pending, pipeline.clock.wall()
+        while pending.wants_load(wall):
+            upto = wall + pending_layer.WHEEL_S
+            rows = await pipeline.engine.due_pending(pipeline.partition, upto, pending.loaded_to, LOAD_ROWS)
+            stale = self._changed_pending()
+            pending.load([row for row in rows if row.delivery.id not in stale], rows[-1] if len(rows) == LOAD_ROWS else None, upto)
+            for row in stale.values():
+                if row is not None and row.due is not None:
+                    pending.schedule(row)
+            if len(rows) < LOAD_ROWS:
+                break
+        due = pending.wake(wall)
+        await pipeline.prefetch([row.delivery for row in due])
+        for row in due:
+            pipeline.lanes.offer(_awake(row))
+
+    def _changed_pending(self) -> dict[int, Pending | None]:
+        """Rows of the pending table that are not in the store as they will be: by id, the newest; None when it ended."""
+        changed: dict[int, Pending | None] = {}
+        for group in (self._pipeline.sealed, self._pipeline.group):
+            if group is not None:
+                changed.update((row.delivery.id, row) for row in group.batch.pend)
+                changed.update((delivery_id, None) for delivery_id in group.batch.unpend)
+        return changed
+
+    async def _promote(self) -> None:
+        """Bring up the next held delivery of each key that has nothing else pending."""
+        pipeline = self._pipeline
+        wanted, pipeline.promotions = pipeline.promotions, set()
+        for address in sorted(wanted):
+            row = await pipeline.engine.behind(pipeline.partition, address)
+            if row is None or not pipeline.pending.needs_next(address) or row.delivery.id in self._changed_pending():
+                continue
+            pipeline.pending.brought_up(address)
+            delivery = _awake(row)
+            delivery.pending = str(Reason.RETRY)
+            await pipeline.prefetch([delivery])
+            pipeline.lanes.offer(delivery)
+
+    # --- timers -----------------------------------------------------------------------------------------------------
+
+    async def _timers(self) -> None:
+        pipeline = self._pipeline
+        timers, wall = pipeline.timers, pipeline.clock.wall()
+        while timers.wants_load(wall):
+            upto = wall + timers_layer.WHEEL_S
+            rows = await pipeline.engine.due_timers(pipeline.partition, upto, LOAD_ROWS)
+            before = timers.loaded_to
+            timers.load(rows, upto, LOAD_ROWS)
+            if len(rows) < LOAD_ROWS or timers.loaded_to <= before:
+                break
+        while pipeline.group.rows < GROUP_ROWS:
+            timer = timers.wake_one(wall)
+            if timer is None:
+                return
+            self._fire(timer, wall)
+        pipeline.news.set()
+
+    def _fire(self, timer: Timer, wall: float) -> None:
+        """A timer's message is born in the same group that removes the timer, or moves its schedule on."""
+        pipeline = self._pipeline
+        given: dict[str, Any] = {
+            "event_id": timer.event_id if timer.every_s is None else f"{timer.event_id}@{timer.due:.3f}",
+            "source": pipeline.gate.source,
+            "born_at": wall,
+            "kind": Kind.TIMER,
+            "priority": timer.priority,
+            "headers": timer.headers,
+        }
+        if timer.every_s is None:
+            pipeline.outcomes.born(pipeline.gate.of_payload(timer.type, timer.payload, **given))
+        else:
+            route = pipeline.definition.routes.get(timer.type)
+            if route is None:  # the schedule is gone from the code: it is armed anew if it comes back
+                pipeline.group.batch.put("fact", f"every:{timer.type}", None)
+                pipeline.group.rows += 1
+                return
+            pipeline.outcomes.born([Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)])
+            missed = (wall - timer.due) // timer.every_s
+            following = copy.copy(timer)
+            following.due = timer.due + (missed + 1) * timer.every_s
+            pipeline.timers.set(following)
+        pipeline.group.rows += 1
+        pipeline.work.set()
+        if pipeline.engine.traits.immediate:
+            pipeline.flush()
+
+
+def schedule_timer(route_name: str, method: str, address: str, every_s: float, wall: float, payload: bytes) -> Timer:
+    """The durable timer of an `@every` method."""
+    return Timer(
+        address=address,
+        name=f"every:{method}",
+        due=wall + every_s,
+        type=route_name,
+        payload=payload,
+        priority=2,
+        event_id=route_name,
+        every_s=every_s,
+    )
+
+
+def tick_payload() -> bytes:
+    """The payload of a tick: nothing."""
+    return encode({})
+
+
+def _awake(row: Pending) -> Delivery:
+    """The delivery of a pending row, as it goes to the lanes."""
+    delivery = copy.copy(row.delivery)
+    delivery.pending = str(row.reason)
+    return delivery

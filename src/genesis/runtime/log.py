@@ -1,0 +1,5 @@
+"""The logger of the runtime."""
+
+import logging
+
+log = logging.getLogger("genesis")

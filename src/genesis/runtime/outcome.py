@@ -1,0 +1,263 @@
+"""What becomes of a delivery joins the open group: done, dead, expired, or pending.
+
+In: a finished attempt, or the news that a delivery cannot run now. Out: rows in the group, counters in the head, and what
+the machines must know. Each function is one step without an await.
+"""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from genesis.core.errors import UnavailableError
+from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Pending, Reason, Timer
+from genesis.core.message import encode
+from genesis.layers.recovery.failure import Dead, verdict
+from genesis.runtime.context import Context
+
+if TYPE_CHECKING:
+    from genesis.runtime.pipeline import Pipeline
+
+SLOW_GAP = 1024
+"""Deliveries of a lane that may end behind a running one before it leaves the lane for the pending table."""
+TRACE_CHARS = 8000
+
+
+class Outcomes:
+    """The ends and half-ends of deliveries of one partition."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self.ended_by_lane = [0] * LANES
+        """Deliveries that left each lane since the start."""
+
+    # --- an attempt ended -------------------------------------------------------------------------------------------
+
+    def done(self, context: Context, state: bytes | None, result: Any) -> None:
+        """The handler succeeded. `state` is its encoded state, None when nothing changed."""
+        pipeline, delivery, route = self._pipeline, context._delivery, context._route
+        group = pipeline.group
+        if state is not None:
+            pipeline.overlay.put(delivery.address, (route.state_version, state))
+            group.rows += 1
+            group.size += len(state)
+        if context._emits is not None:
+            self.born(context._emits)
+        if context._timers is not None:
+            self._change_timers(context._timers)
+        if context._messages is not None:
+            group.messages += context._messages
+        if context._once is not None:
+            for key in context._once:
+                group.batch.put("once", key, None)
+        if route.answer is not None:
+            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((True, result))))
+        if pipeline.lanes.any_paused:
+            pipeline.lanes.works(delivery.route)
+        if delivery.pending:
+            pipeline.head.ledger.done += 1
+            self._end(delivery)
+        else:
+            group.done.append(delivery)
+            group.rows += 1
+            pipeline.work.set()
+
+    def failed(self, context: Context, error: BaseException) -> None:
+        """The attempt failed: another one later, or a dead letter."""
+        pipeline, delivery, route = self._pipeline, context._delivery, context._route
+        if pipeline.observe is not None:
+            pipeline.observe("failure", (delivery, error))
+        attempts = delivery.attempt + 1
+        judged = verdict(error, attempts, route.retry, pipeline.rng)
+        if isinstance(judged, Dead):
+            pipeline.lanes.works(delivery.route)
+            if judged.reason == "failed" and route.component.order == "park":
+                self.pend(delivery, Reason.PARKED, None, attempts)
+            else:
+                self.dead(delivery, judged.reason, judged.detail, attempts, error)
+            return
+        if isinstance(error, UnavailableError):
+            pipeline.lanes.pause(delivery.route, pipeline.clock.now() + judged.delay_s)
+        else:
+            pipeline.lanes.works(delivery.route)
+        due = pipeline.clock.wall() + judged.delay_s
+        if judged.counted:
+            pipeline.head.ledger.retries += 1
+            self.pend(delivery, Reason.RETRY, due, attempts)
+        else:
+            self.pend(delivery, Reason.UNAVAILABLE, due, delivery.attempt)
+
+    def dead(self, delivery: Delivery, reason: str, detail: str, attempts: int, error: BaseException | None = None) -> None:
+        """The delivery ends as a dead letter, kept whole."""
+        pipeline = self._pipeline
+        route = pipeline.definition.routes.get(delivery.route)
+        kept = copy.copy(delivery)
+        kept.message = None
+        kept.origin = kept.origin or f"{kept.id:x}"
+        letter = DeadLetter(
+            delivery=kept,
+            reason=reason,
+            detail=detail,
+            attempts=attempts,
+            died_at=pipeline.clock.wall(),
+            error=type(error).__name__ if error is not None else "",
+            traceback="".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:] if error is not None else "",
+            app_version=pipeline.definition.version,
+            state_version=route.state_version if route is not None else 0,
+        )
+        group = pipeline.group
+        group.batch.put("dead", f"{delivery.id:016x}", encode(letter))
+        group.rows += 1
+        group.size += len(delivery.payload)
+        if route is not None and route.answer is not None:
+            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((False, f"{reason}: {detail}"))))
+        pipeline.head.ledger.dead += 1
+        self._end(delivery)
+
+    def expired(self, delivery: Delivery) -> None:
+        """Its life was over before it began."""
+        self._pipeline.head.ledger.expired += 1
+        self._end(delivery)
+
+    def expired_unread(self, lane: int, delivery_id: int) -> None:
+        """The same for one that was found expired in the store, body unread."""
+        pipeline = self._pipeline
+        head, group = pipeline.head, pipeline.group
+        head.ledger.expired += 1
+        head.ledger.in_lanes -= 1
+        head.waiting_by_lane[lane] -= 1
+        head.ended_by_priority[lane >> 1] += 1
+        self.ended_by_lane[lane] += 1
+        group.batch.done.append(delivery_id)
+        group.ended += 1
+        group.rows += 1
+        pipeline.work.set()
+
+    def _end(self, delivery: Delivery) -> None:
+        pipeline = self._pipeline
+        head, group = pipeline.head, pipeline.group
+        lane = 2 * delivery.priority + (delivery.kind == 0)
+        if delivery.pending:
+            group.batch.unpend.append(delivery.id)
+            head.ledger.in_pending -= 1
+            self._left_pending(delivery)
+        else:
+            group.batch.done.append(delivery.id)
+            head.ledger.in_lanes -= 1
+            head.waiting_by_lane[lane] -= 1
+        head.ended_by_priority[delivery.priority] += 1
+        self.ended_by_lane[lane] += 1
+        group.ended += 1
+        group.rows += 1
+        pipeline.work.set()
+
+    def _left_pending(self, delivery: Delivery) -> None:
+        pipeline, address = self._pipeline, delivery.address
+        if pipeline.pending.remove(address, Reason(delivery.pending)):
+            pipeline.lanes.unhold(address)
+        elif address:
+            pipeline.group.freed.add(address)
+
+    # --- new work ---------------------------------------------------------------------------------------------------
+
+    def born(self, deliveries: list[Delivery]) -> None:
+        """Deliveries that were made inside: emitted, fired, replayed."""
+        if not deliveries:
+            return
+        group, ledger, count = self._pipeline.group, self._pipeline.head.ledger, len(deliveries)
+        group.batch.append += deliveries
+        kind = deliveries[0].kind
+        if kind == Kind.EMITTED:
+            ledger.emitted += count
+            group.emitted += count
+        elif kind == Kind.TIMER:
+            ledger.timer += count
+        else:
+            ledger.replay += count
+        ledger.in_lanes += count
+        group.rows += count
+        group.size += sum(len(d.payload) for d in deliveries)
+        self._pipeline.work.set()
+
+    def _change_timers(self, changes: list[Timer | tuple[str, str]]) -> None:
+        timers, group = self._pipeline.timers, self._pipeline.group
+        for change in changes:
+            if isinstance(change, Timer):
+                timers.set(change)
+                group.size += len(change.payload)
+            else:
+                timers.cancel(change)
+        group.rows += len(changes)
+        self._pipeline.news.set()
+
+    # --- pending ----------------------------------------------------------------------------------------------------
+
+    def pend(self, delivery: Delivery, reason: Reason, due: float | None, attempt: int = 0) -> None:
+        """The delivery leaves its lane for the pending table, or changes its row there."""
+        pipeline = self._pipeline
+        pending, head, address = pipeline.pending, pipeline.head, delivery.address
+        kept = copy.copy(delivery)
+        kept.message, kept.attempt, kept.pending = None, attempt or delivery.attempt, str(reason)
+        row = Pending(kept, reason, due)
+        pending.add(row)
+        if delivery.pending:
+            self._left_pending(delivery)
+        else:
+            lane = delivery.lane
+            head.ledger.in_lanes -= 1
+            head.ledger.in_pending += 1
+            head.waiting_by_lane[lane] -= 1
+            self.ended_by_lane[lane] += 1
+        delivery.pending = kept.pending
+        if due is not None:
+            pending.schedule(row)
+        if address:
+            rank = pending.rank(address)
+            if rank is not None and self.holds(delivery.component):
+                pipeline.lanes.hold(address, rank)
+            pipeline.group.freed.add(address)
+        group = pipeline.group
+        group.batch.pend.append(row)
+        group.rows += 1
+        group.size += len(delivery.payload)
+        pipeline.work.set()
+        pipeline.news.set()
+
+    def holds(self, component: str) -> bool:
+        """Whether later deliveries of a key of the component wait for its pending work."""
+        known = self._pipeline.definition.components.get(component)
+        return known is None or known.order != "skip"
+
+    def hold_taken(self) -> None:
+        """Move what the lanes set aside to the tail of its key's pending work."""
+        held, self._pipeline.lanes.to_hold = self._pipeline.lanes.to_hold, []
+        for delivery in held:
+            self.pend(delivery, Reason.HELD, None)
+
+    def leave_slow(self) -> None:
+        """Move running deliveries out of their lanes when too much ended behind them: the position goes on."""
+        for context in list(self._pipeline.running.values()):
+            delivery = context._delivery
+            if not delivery.pending and self.ended_by_lane[delivery.lane] - context._ended_before > SLOW_GAP:
+                self.pend(delivery, Reason.SLOW, None)
+
+    def relieve(self, lane: int) -> None:
+        """A window is full of deliveries that cannot run: move them and what blocks them to the pending table."""
+        pipeline = self._pipeline
+        paused = pipeline.lanes.paused()
+        waiting, stopped, addresses = pipeline.lanes.evict(lane)
+        for context in list(pipeline.running.values()):
+            delivery = context._delivery
+            if delivery.address in addresses and not delivery.pending:
+                self.pend(delivery, Reason.SLOW, None)
+        for delivery in waiting:
+            self.pend(delivery, Reason.HELD, None)
+        now, wall = pipeline.clock.now(), pipeline.clock.wall()
+        for delivery in stopped:
+            self.pend(delivery, Reason.UNAVAILABLE, wall + max(0.0, paused[delivery.route] - now))
+
+
+def ask_key(source: str, event_id: str) -> str:
+    """Where the answer to a question is kept."""
+    return f"{source}/{event_id}"

@@ -1,0 +1,305 @@
+"""The way of an event, top to bottom, in one partition.
+
+    offer -> seal -> engine.commit -> settle -> lanes -> slot (handler) -> outcome -> seal -> engine.commit -> settle
+
+Everything between two awaits is one step of one thread. Outcomes join the open group; a group is sealed when the writer is
+idle; nothing leaves the process before its group is committed. A commit that failed ends this object: all its layers and
+attempts are dropped with it, and the node builds a new one from what the store holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from genesis.core.errors import FencedError, NotAcceptedError, StoreFailedError
+from genesis.core.event import LANES, PRIORITIES, Delivery
+from genesis.core.ports import Answer, Batch, Clock, Crasher, CrashPoint, Engine, Head
+from genesis.core.stats import Histogram
+from genesis.layers.prevention.admission import Admission
+from genesis.layers.prevention.horizon import Horizon
+from genesis.layers.prevention.lanes import Lanes
+from genesis.layers.recovery.overlay import ABSENT, Overlay
+from genesis.layers.recovery.pending import PendingWork
+from genesis.layers.recovery.timers import Timers
+from genesis.runtime.ask import Asks
+from genesis.runtime.commit import Group, Intake, count_done, number, pack_digests
+from genesis.runtime.component import Definition
+from genesis.runtime.context import Context
+from genesis.runtime.intake import Gate, Offer
+from genesis.runtime.outcome import Outcomes
+
+SAMPLES = 32
+"""Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
+Observer = Callable[[str, Any], None]
+"""Told what happened, by a test or a simulation: ("emitted", message), ("dead", letter), ("failure", (delivery, error))."""
+
+
+class Pipeline:
+    """One partition of one node: its machines, its open group, and the stages between them."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        engine: Engine,
+        head: Head,
+        *,
+        clock: Clock,
+        rng: Random,
+        horizon: Horizon,
+        admission: Admission,
+        lanes: Lanes,
+        overlay: Overlay,
+        partition: int = 0,
+        crash: Crasher | None = None,
+        observe: Observer | None = None,
+    ) -> None:
+        self.definition, self.engine, self.head = definition, engine, head
+        self.clock, self.rng, self.partition = clock, rng, partition
+        self.horizon, self.admission, self.lanes, self.overlay = horizon, admission, lanes, overlay
+        self.crash, self.observe = crash, observe
+        self.pending = PendingWork()
+        self.timers = Timers()
+        self.gate = Gate(definition, clock=clock, horizon=horizon, admission=admission, pending=self.pending, rng=rng)
+        self.intake = Intake()
+        self.asks = Asks(self)
+        self.outcomes = Outcomes(self)
+        self.group = Group()
+        self.sealed: Group | None = None
+        self.running: dict[int, Context] = {}
+        """Attempts under way, by delivery id."""
+        self.promotions: set[str] = set()
+        """Addresses whose next held delivery must be brought up."""
+        self.latency = [Histogram() for _ in range(PRIORITIES)]
+        """Seconds from birth to commit, by priority."""
+        self.work = asyncio.Event()
+        """Something waits to be committed."""
+        self.news = asyncio.Event()
+        """Something waits for the loader: a window has room, a time came near, a key needs its next."""
+        self.wake_slots: Callable[[], None] = lambda: None
+        self._flushing = False
+        self._space: deque[asyncio.Future[None]] = deque()
+
+    # --- 1. offered: checked by the gate, on its way into a group ---------------------------------------------------
+
+    def accept(self, offer: Offer) -> asyncio.Future[None] | None:
+        """Take a checked offer. Returns what to await before the yes; None when the engine is not durable."""
+        if not offer.events and offer.position is None:
+            ledger = self.head.ledger
+            ledger.offered += offer.duplicates
+            ledger.duplicate += offer.duplicates
+            return offer.waiter
+        self.intake.waiting.append(offer)
+        if self.engine.traits.immediate:  # not durable: nothing could be lost between this yes and the commit alone
+            self.flush_soon()
+            return None
+        offer.waiter = asyncio.get_running_loop().create_future()
+        self.work.set()
+        return offer.waiter
+
+    # --- 2. sealed: ids are given, the batch is whole ---------------------------------------------------------------
+
+    def seal(self) -> tuple[Group, Batch]:
+        """Close the open group. The head that goes with it counts everything in it."""
+        group, head = self.group, self.head
+        self.intake.fold(group, head)
+        self.group, self.sealed = Group(), group
+        batch = group.batch
+        count_done(group, head, self.outcomes.ended_by_lane)
+        head.commit_id += 1
+        head.clean = False
+        head.running = list(self.running)
+        if batch.append:
+            number(batch, head, self.partition * LANES)
+        batch.state = self.overlay.seal()
+        batch.timers = self.timers.seal()
+        if group.digests:
+            self._remember(batch, group.digests)
+        if group.replies:
+            self.asks.keep(batch, group.replies)
+        return group, batch
+
+    def _remember(self, batch: Batch, digests: list[bytes]) -> None:
+        key, at = f"{self.head.commit_id:016x}", self.clock.wall()
+        batch.put("dedupe", key, pack_digests(at, digests))
+        self.horizon.seal(key, at, b"".join(digests))
+        for gone in self.horizon.forget(at):
+            batch.put("dedupe", gone, None)
+
+    # --- 3. committed -----------------------------------------------------------------------------------------------
+
+    async def run_commits(self) -> None:
+        """Commit group after group, each as soon as the last one is answered, for ever.
+
+        Raises:
+            FencedError: another owner took over.
+            StoreFailedError: the engine cannot tell whether it committed.
+        """
+        while True:
+            await self.work.wait()
+            self.work.clear()
+            while self.intake.waiting or not self.group.empty:
+                await self.commit()
+
+    async def commit(self) -> None:
+        """One commit, from the open group to the lanes. Raises as `run_commits`."""
+        group, batch = self.seal()
+        if self.crash is not None:
+            self.crash(CrashPoint.APPEND)
+        answer = await self.engine.commit(self.partition, self.head, batch)
+        if answer is Answer.FENCED:
+            raise FencedError("another process took over this store: this one stops")
+        if answer is Answer.UNKNOWN:
+            raise StoreFailedError("the store does not know whether it committed")
+        if batch.append and not self.engine.traits.immediate:
+            await self.prefetch(batch.append)
+        self.settle(group, batch)
+
+    def flush_soon(self) -> None:
+        """On an engine whose commit never waits: commit when the running step of the loop is over."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """On an engine whose commit never waits: commit now."""
+        self._flushing = False
+        while self.intake.waiting or not self.group.empty:
+            try:
+                self.commit().send(None)
+            except StopIteration:
+                continue
+            raise AssertionError("an immediate engine waited")
+
+    # --- 4. settled: everybody is told, new deliveries go to the lanes ----------------------------------------------
+
+    def settle(self, group: Group, batch: Batch) -> None:
+        """The group is durable."""
+        self.sealed = None
+        self.overlay.settle()
+        self.timers.settle()
+        if group.ended:
+            self.admission.tell_done(group.ended, group.emitted, self.clock.now())
+            self._measure(group.done)
+        if self.crash is not None:
+            self.crash(CrashPoint.ANSWER)
+        self._answer(group)
+        if self.crash is not None:
+            self.crash(CrashPoint.HANDOFF)
+        self._hand_off(batch.append)
+        for address in group.freed:
+            if self.pending.needs_next(address):
+                self.promotions.add(address)
+        if self.promotions or self.lanes.hungry():
+            self.news.set()
+        while self._space and not self.group.full:
+            _resolve(self._space.popleft())
+
+    def _measure(self, lived: list[Delivery]) -> None:
+        """Take the latency of up to `SAMPLES` of the deliveries that ended with a group."""
+        wall, step = self.clock.wall(), 1 + len(lived) // SAMPLES
+        for delivery in lived[::step]:
+            self.latency[delivery.priority].add(wall - delivery.born_at, step)
+
+    def _answer(self, group: Group) -> None:
+        for offer in group.offers:
+            self._answer_offer(offer, None)
+        for barrier in group.barriers:
+            _resolve(barrier)
+        for key, body in group.replies:
+            self.asks.answer(key, body)
+        if self.observe is not None:
+            for message in group.messages:
+                self.observe("emitted", message)
+            for letter in group.batch.tables.get("dead", {}).values():
+                if letter is not None:
+                    self.observe("dead", letter)
+
+    def _answer_offer(self, offer: Offer, error: Exception | None) -> None:
+        for mark in offer.digests:
+            del self.gate.in_flight[mark]
+        if offer.waiter is not None:
+            _resolve(offer.waiter, error)
+
+    def _hand_off(self, deliveries: list[Delivery]) -> None:
+        """Put new deliveries into their windows, directly where the window has seen all before them."""
+        if deliveries:
+            self.lanes.hand_off(deliveries)
+            self.wake_slots()
+
+    # --- 5. run: what a slot needs ----------------------------------------------------------------------------------
+
+    async def prefetch(self, deliveries: list[Delivery]) -> None:
+        """Read the states that these deliveries will need and that are not in memory, in one go."""
+        known = self.overlay.known
+        missing = {d.address: None for d in deliveries if d.address and not known(d.address)}
+        if missing:
+            await self.load_states(list(missing))
+
+    async def load_states(self, addresses: list[str]) -> None:
+        """Read committed states into the cache."""
+        rows = await self.engine.load_state(self.partition, addresses)
+        for address in addresses:
+            if not self.overlay.known(address):
+                self.overlay.cache(address, rows.get(address, ABSENT))
+
+    async def room(self) -> None:
+        """Wait while the open group is full: handlers do not run ahead of the writer."""
+        while self.group.full:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._space.append(waiter)
+            await waiter
+
+    async def barrier(self) -> None:
+        """Wait until everything that joined so far, and the list of what is running, is durable."""
+        if self.engine.traits.immediate:
+            self.flush()
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.group.barriers.append(waiter)
+        self.work.set()
+        await waiter
+
+    async def journalled(self, key: str) -> bytes | None:
+        """The committed result of a call to the outside, if it was made before."""
+        return (await self.engine.load(self.partition, "once", [key])).get(key)
+
+    async def journal(self, key: str, body: bytes) -> None:
+        """Commit the result of a call to the outside."""
+        self.group.batch.put("once", key, body)
+        self.group.rows += 1
+        self.group.size += len(body)
+        await self.barrier()
+
+    # --- given up ---------------------------------------------------------------------------------------------------
+
+    def give_up(self, error: BaseException, stored: int) -> None:
+        """The partition is dropped; the store holds commit `stored`. Tells everybody who waits what became of it."""
+        refusal = NotAcceptedError(f"not stored ({error}): send it again with the same id")
+        sealed_is_stored = self.sealed is not None and stored >= self.head.commit_id
+        if self.sealed is not None:
+            for offer in self.sealed.offers:
+                self._answer_offer(offer, None if sealed_is_stored else refusal)
+            for barrier in self.sealed.barriers:
+                _resolve(barrier, None if sealed_is_stored else StoreFailedError(str(error)))
+        for offer in (*self.group.offers, *self.intake.waiting):
+            self._answer_offer(offer, refusal)
+        for barrier in self.group.barriers:
+            _resolve(barrier, StoreFailedError(str(error)))
+        for waiter in self._space:
+            _resolve(waiter, StoreFailedError(str(error)))
+        self.asks.give_up(error)
+
+
+def _resolve(waiter: asyncio.Future[None], error: Exception | None = None) -> None:
+    """Answer a future that its owner may have abandoned."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
+        waiter.exception()  # retrieved: one that nobody awaits any more is not worth a warning

@@ -1,0 +1,326 @@
+"""Slots: long-lived tasks that take deliveries from the lanes and run handlers.
+
+In: what the lanes give. Out: outcomes. A handler lives in one task from its first step to its last; one that does not
+suspend costs no task, no switch and no timer. At most one slot pulls at a time: when its handler suspends, it hands the
+turn to an idle one. The number of slots is the concurrency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from genesis.core.errors import GenesisError, HandlerTimeoutError, StoreChangedError, StoreError, StoreNewerError, UnavailableError
+from genesis.core.event import Delivery
+from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, StateRow
+from genesis.layers.recovery.overlay import ABSENT
+from genesis.runtime.bound import Bound, UndecodableError
+from genesis.runtime.context import Context
+from genesis.runtime.log import log
+from genesis.runtime.pipeline import Pipeline
+
+SLOTS = 64
+"""Handlers that may wait at once. Each is a task of about 2 KiB."""
+SLICE_S = 0.002
+"""Longest run of a slot before others get their turn on the loop."""
+GRACE_S = 1.0
+"""Time that a timed-out handler has to obey its cancellation."""
+CAREFUL = 2048
+"""Deliveries after an unclean end that are recorded as running before they run: more than can have been under way (a group
+and all slots), so that whatever killed the process is found."""
+BUSY_RETRY_S = 30.0
+"""Wait before a state that this code cannot read is tried again."""
+
+
+class _SlotOver(Exception):
+    """The slot was replaced while its handler would not end."""
+
+
+class Slots:
+    """The slots of one partition."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        bound: dict[str, Bound],
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        count: int = SLOTS,
+        grace_s: float = GRACE_S,
+        careful: int = 0,
+    ) -> None:
+        self._pipeline = pipeline
+        self._bound = bound
+        self._spawn = spawn
+        self._count = count
+        self._grace_s = grace_s
+        self._careful = careful
+        self._idle: list[asyncio.Future[None]] = []
+        self._pulling = 0
+        """Slots that are taking, or about to take, from the lanes."""
+        self._alive = 0
+        self.stuck = 0
+        """Handlers that ignored their cancellation, were given up, and still go on."""
+        self.open = True
+        self._ended = asyncio.Event()
+        """Set whenever an attempt ends."""
+        pipeline.wake_slots = self.wake
+        pipeline.asks.changed = self.wake
+
+    # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is work: let one slot pull, unless one does already."""
+        if self._pulling or not self.open or not self._pipeline.lanes.any_ready:
+            return
+        if self._idle:
+            self._pulling += 1
+            self._idle.pop().set_result(None)
+        elif self._alive < self._count + self._pipeline.asks.in_handlers + self.stuck:
+            self._pulling += 1
+            self._alive += 1
+            self._spawn(self._slot(), f"slot-{self._alive}")
+
+    def stop(self) -> None:
+        """Take no more from the lanes; what runs goes on."""
+        self.open = False
+        for waiter in self._idle:
+            waiter.set_result(None)
+        self._idle.clear()
+
+    async def quiet(self, limit_s: float) -> bool:
+        """After `stop`: wait until nothing runs, `limit_s` at most. Returns whether that was reached."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while self._pipeline.running:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Close the hands of what still runs: its deliveries stay where they are in the store."""
+        for context in self._pipeline.running.values():
+            context._closed = True
+
+    async def run_alone(self, delivery: Delivery, patience_s: float) -> None:
+        """Run one delivery, recorded as running first, and wait for it, `patience_s` at most."""
+        pipeline = self._pipeline
+        self._careful += 1
+        pipeline.lanes.offer(delivery)
+        self.wake()
+        try:
+            async with asyncio.timeout(patience_s):
+                while pipeline.lanes.any_ready or delivery.id in pipeline.running:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            log.warning("%s was running when the process died and still runs: others begin", delivery.route)
+
+    async def _slot(self) -> None:
+        pipeline = self._pipeline
+        lanes, now, immediate = pipeline.lanes, pipeline.clock.now, pipeline.engine.traits.immediate
+        until = now() + SLICE_S
+        while self.open:
+            moment = now()
+            if moment > until:
+                if immediate:
+                    pipeline.flush()
+                await asyncio.sleep(0)
+                until = now() + SLICE_S
+            if pipeline.group.rows >= GROUP_ROWS or pipeline.group.size >= BATCH_BYTES:
+                if immediate:
+                    pipeline.flush()
+                else:
+                    await self._aside(pipeline.room())
+            delivery = lanes.take(moment)
+            if lanes.to_hold:
+                pipeline.outcomes.hold_taken()
+            if delivery is None:
+                if not await self._rest(immediate):
+                    return
+                until = now() + SLICE_S
+                continue
+            try:
+                await self._run(delivery)
+            except _SlotOver:
+                self.stuck -= 1
+                break
+            except StoreError:  # the partition is being dropped, and this slot with it
+                break
+        self._pulling -= 1
+        self._alive -= 1
+
+    async def _rest(self, immediate: bool) -> bool:
+        """Wait for work. Returns whether this slot goes on."""
+        pipeline = self._pipeline
+        if immediate:
+            pipeline.flush()
+            if pipeline.lanes.any_ready:
+                return True
+        if pipeline.lanes.hungry():
+            pipeline.news.set()
+        self._pulling -= 1
+        if not self.open or self._alive > self._count + pipeline.asks.in_handlers + self.stuck:
+            self._alive -= 1
+            return False
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        await waiter
+        if not self.open:
+            self._alive -= 1
+            return False
+        return True
+
+    async def _aside(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for something without keeping the turn."""
+        self._pulling -= 1
+        self.wake()
+        try:
+            await waiting
+        finally:
+            self._pulling += 1
+
+    # --- one delivery -----------------------------------------------------------------------------------------------
+
+    async def _run(self, delivery: Delivery) -> None:
+        """From the lane to its outcome."""
+        pipeline = self._pipeline
+        bound = self._bound.get(delivery.route)
+        if bound is None or (delivery.expires_at is not None and delivery.expires_at <= pipeline.clock.wall()):
+            self._ends_unrun(delivery, bound)
+            return
+        row: StateRow | None = None
+        if bound.stateful:
+            row = pipeline.overlay.get(delivery.address)
+            if row is None:
+                await self._aside(pipeline.load_states([delivery.address]))
+                row = pipeline.overlay.get(delivery.address) or ABSENT
+        context = Context(pipeline, bound.route, delivery)
+        if self._careful > 0:
+            await self._record(context)
+        try:
+            message = delivery.message
+            if message is None:
+                message = bound.message(delivery)
+            else:
+                delivery.message = None  # another attempt decodes its own
+            handler, state = bound.start(context, message, row)
+            try:
+                waiting_for = handler.send(None)
+            except StopIteration as stop:
+                result = stop.value
+            else:
+                result = await self._suspended(context, handler, waiting_for)
+            if state is not None and row is not None:
+                body = bound.changed(context, state, row)
+            elif bound.threaded:
+                body, result = result
+            else:
+                body = None
+            context._closed = True
+            pipeline.outcomes.done(context, body, result)
+        except BaseException as error:
+            context._closed = True
+            self._failed(context, error)
+        if pipeline.running:
+            pipeline.running.pop(delivery.id, None)
+            self._ended.set()
+        pipeline.lanes.release(delivery)
+
+    def _ends_unrun(self, delivery: Delivery, bound: Bound | None) -> None:
+        """Nobody handles it any more, or its life is over."""
+        outcomes = self._pipeline.outcomes
+        if bound is None:
+            outcomes.dead(delivery, "unhandled", f"this version of the application has no handler {delivery.route}", delivery.attempt)
+        else:
+            outcomes.expired(delivery)
+        self._pipeline.lanes.release(delivery)
+
+    async def _record(self, context: Context) -> None:
+        """After an unclean end: store that it is about to run, before it runs."""
+        self._careful -= 1
+        self._pipeline.running[context._delivery.id] = context
+        await self._aside(self._pipeline.barrier())
+
+    async def _suspended(self, context: Context, handler: Coroutine[Any, Any, Any], waiting_for: Any) -> Any:
+        """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
+        pipeline, timeout_s = self._pipeline, context._route.timeout_s
+        loop = asyncio.get_running_loop()
+        task = context._task = asyncio.current_task()
+        assert task is not None
+        context._ended_before = pipeline.outcomes.ended_by_lane[context._delivery.lane]
+        pipeline.running[context._delivery.id] = context
+        limit = loop.call_later(timeout_s, self._time_out, context) if timeout_s is not None else None
+        self._pulling -= 1
+        self.wake()
+        try:
+            result = await _resumed(handler, waiting_for)
+        except asyncio.CancelledError:
+            if not context._timed_out:
+                if task.cancelling():
+                    raise
+                raise GenesisError(f"{context._route.name} was cancelled from inside") from None
+        finally:
+            self._pulling += 1
+            context._task = None
+            if limit is not None:
+                limit.cancel()
+            if context._timed_out:
+                task.uncancel()
+            if context._abandoned:
+                raise _SlotOver
+        if context._timed_out:
+            raise HandlerTimeoutError(f"{context._route.name} took over {timeout_s} s")
+        return result
+
+    def _time_out(self, context: Context) -> None:
+        context._timed_out = True
+        task = context._task
+        if task is not None:
+            task.cancel()
+            asyncio.get_running_loop().call_later(self._grace_s, self._abandon, context)
+
+    def _abandon(self, context: Context) -> None:
+        """The handler ignored its cancellation: close its hands, free its key, and let another slot take its place."""
+        if context._closed or not self.open:
+            return
+        pipeline, delivery = self._pipeline, context._delivery
+        context._closed = context._abandoned = True
+        self.stuck += 1
+        log.error("%s ignores its cancellation after %s s: given up", context._route.name, context._route.timeout_s)
+        del pipeline.running[delivery.id]
+        pipeline.outcomes.failed(context, HandlerTimeoutError(f"{context._route.name} took over {context._route.timeout_s} s and ignored its cancellation"))
+        pipeline.lanes.release(delivery)
+        self.wake()
+
+    def _failed(self, context: Context, error: BaseException) -> None:
+        """Judge what ended an attempt. What is meant for the slot itself goes on."""
+        if isinstance(error, (_SlotOver, asyncio.CancelledError, KeyboardInterrupt)):
+            raise error
+        delivery, outcomes = context._delivery, self._pipeline.outcomes
+        if isinstance(error, UndecodableError):
+            outcomes.dead(delivery, "undecodable", str(error), delivery.attempt + 1, error.__cause__)
+            return
+        if isinstance(error, (StoreChangedError, StoreNewerError)):
+            log.error("%s: %s", context._route.name, error)
+            error = UnavailableError(str(error), BUSY_RETRY_S)
+        outcomes.failed(context, error)
+
+
+@types.coroutine
+def _resumed(handler: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that was stepped once, inside the same task."""
+    while True:
+        step: Callable[[Any], Any] = handler.send
+        try:
+            argument = yield waiting_for
+        except BaseException as error:
+            step, argument = handler.throw, error
+        try:
+            waiting_for = step(argument)
+        except StopIteration as stop:
+            return stop.value

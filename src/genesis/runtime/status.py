@@ -1,0 +1,103 @@
+"""Where a partition stands, as numbers for people and machines; and the housekeeper that stores them once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from genesis.core.event import Priority
+from genesis.core.message import encode
+from genesis.core.ports import Ledger
+from genesis.runtime.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from genesis.runtime.slot import Slots
+    from genesis.runtime.source import SourceRunner
+
+PERIOD_S = 1.0
+
+
+class Status(msgspec.Struct):
+    """A snapshot of one partition."""
+
+    app: str
+    pid: int
+    host: str
+    at: float
+    ledger: Ledger
+    waiting: dict[str, int]
+    """Deliveries in lanes, by priority."""
+    born: dict[str, int]
+    ended: dict[str, int]
+    latency_s: dict[str, dict[str, float]]
+    """By priority: p50, p99 and max from birth to commit of what ended since the start, seconds."""
+    running: int
+    stuck: int
+    parked: int
+    paused: dict[str, float]
+    """Handlers whose dependency is down, and seconds until the next probe."""
+    sources: dict[str, dict[str, str]]
+    imbalance: str
+    """What does not add up in the ledger; empty when all does."""
+
+
+def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunner]) -> Status:
+    """Look at a partition."""
+    head, now = pipeline.head, pipeline.clock.now()
+    names = [priority.name for priority in Priority]
+    waiting = head.waiting_by_lane
+    ledger: Ledger = msgspec.structs.replace(head.ledger)
+    return Status(
+        app=pipeline.definition.name,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        at=pipeline.clock.wall(),
+        ledger=ledger,
+        waiting={name: waiting[2 * i] + waiting[2 * i + 1] for i, name in enumerate(names)},
+        born=dict(zip(names, head.born_by_priority, strict=True)),
+        ended=dict(zip(names, head.ended_by_priority, strict=True)),
+        latency_s={
+            name: {"p50": sketch.quantile(0.5), "p99": sketch.quantile(0.99), "max": sketch.max}
+            for name, sketch in zip(names, pipeline.latency, strict=True)
+            if sketch.count
+        },
+        running=len(pipeline.running),
+        stuck=slots.stuck if slots is not None else 0,
+        parked=pipeline.pending.parked,
+        paused={route: max(0.0, until - now) for route, until in pipeline.lanes.paused().items()},
+        sources={runner.source.name: {"state": runner.state, "error": runner.error} for runner in sources},
+        imbalance=ledger.imbalance(),
+    )
+
+
+class Housekeeper:
+    """Once a second: tells the gate how much room the store has, and stores the status when something changed."""
+
+    def __init__(self, pipeline: Pipeline, slots: Slots, sources: list[SourceRunner]) -> None:
+        self._pipeline, self._slots, self._sources = pipeline, slots, sources
+        self._last: Any = None
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            self.look()
+            await asyncio.sleep(PERIOD_S)
+
+    def look(self) -> None:
+        """One look."""
+        pipeline = self._pipeline
+        usage = pipeline.engine.usage()
+        pipeline.admission.tell_usage(usage.used_bytes, usage.free_bytes)
+        if not pipeline.engine.traits.durable:
+            return
+        status = status_of(pipeline, self._slots, self._sources)
+        seen = (status.ledger, status.running, status.stuck, status.sources, sorted(status.paused))
+        if seen != self._last:
+            self._last = seen
+            pipeline.group.batch.put("fact", "status", encode(status))
+            pipeline.group.rows += 1
+            pipeline.work.set()
