@@ -71,7 +71,7 @@ class Genesis(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and exit; nothing but `SystemExit` comes out."""
-        extra["standalone_mode"] = False
+        extra = {"prog_name": "genesis", **extra, "standalone_mode": False}
         try:
             code = super().main(*args, **extra)
         except Exception as error:
@@ -96,7 +96,9 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=Genesis, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
+)
 def main() -> None:
     """Run event-processing applications that keep their promises while things break.
 

@@ -79,9 +79,11 @@ class CrashAt:
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
 @click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
-@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
+@click.option(
+    "--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop."
+)
 @click.pass_context
-def run(ctx: click.Context, app: str, store: str | None, drain: float | None) -> None:
+def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
@@ -158,5 +160,3 @@ def _leave(code: int) -> None:
     if stuck:
         say(f"genesis: left behind, still running: {', '.join(stuck)}")
         os._exit(code)
-
-

@@ -33,11 +33,8 @@ class Tally:
 
     def note(self, line: int, kind: str, answer: Answer) -> None:
         """Print a receipt, or say why there is none. `line` is 0 for an event that was no line."""
-        place = f"line {line}: " if line else ""
         if "error" in answer:
-            self.failures.append(f"{place}{answer['error']}")
-            if line:
-                say(f"genesis: {printable(self.failures[-1])}")
+            self.fail(_at(line) + answer["error"], aloud=bool(line))
             return
         self.accepted += 1
         receipt = answer["receipt"]
@@ -48,6 +45,16 @@ class Tally:
         else:
             to = f"{receipt['deliveries']} component{'s' * (receipt['deliveries'] != 1)}"
             show(f"accepted  {kind}  id {receipt['id']}  for {to}")
+
+    def fail(self, why: str, *, aloud: bool = True) -> None:
+        """Count one that was not accepted; one among many is told at once."""
+        self.failures.append(why)
+        if aloud:
+            say(f"genesis: {printable(why)}")
+
+
+def _at(line: int) -> str:
+    return f"line {line}: " if line else ""
 
 
 @click.command()
@@ -95,7 +102,9 @@ def _send_one(desk: Desk, request: Request, tally: Tally) -> None:
         for answer in desk.ask([request]):
             tally.note(0, request.type, answer)
     except Failure as failure:
-        raise Failure(f"{failure.message}; it may have been accepted: repeat it with --id {request.id}", failure.exit_code) from failure
+        raise Failure(
+            f"{failure.message}; it may have been accepted: repeat it with --id {request.id}", failure.code
+        ) from failure
 
 
 def _send_lines(desk: Desk, envelope: Request, tally: Tally) -> None:
@@ -105,42 +114,50 @@ def _send_lines(desk: Desk, envelope: Request, tally: Tally) -> None:
             try:
                 requests.append((number, _filled(envelope, _fields(text, number), None)))
             except Failure as failure:
-                tally.failures.append(failure.message)
-                say(f"genesis: {printable(failure.message)}")
-        for (number, request), answer in zip(requests, desk.ask([r for _, r in requests]), strict=True):
-            tally.note(number, request.type, answer)
+                tally.fail(failure.message)
+        waiting = iter(requests)
+        number = lines[0][0]
+        try:
+            for answer in desk.ask([request for _, request in requests]):
+                number, request = next(waiting)
+                tally.note(number, request.type, answer)
+        except Failure as failure:
+            number = next(waiting, (number, None))[0]
+            before = f"{tally.accepted} were accepted before it"
+            raise Failure(f"line {number}: {failure.message}; {before}", failure.code) from failure
 
 
 def _end(tally: Tally) -> None:
     if not tally.failures:
         return
     total = tally.accepted + len(tally.failures)
-    raise Failure(tally.failures[0] if total == 1 else f"{len(tally.failures)} of {total} events were not accepted", FAILED)
+    raise Failure(
+        tally.failures[0] if total == 1 else f"{len(tally.failures)} of {total} events were not accepted", FAILED
+    )
 
 
 def _filled(envelope: Request, fields: dict[str, Any], event_id: str | None) -> Request:
     return msgspec.structs.replace(envelope, fields=fields, id=event_id or f"cli-{secrets.token_hex(8)}")
 
 
-def _fields(text: str, line: int) -> dict[str, Any]:
-    place = f"line {line}: " if line else ""
+def _fields(text: str | bytes, line: int) -> dict[str, Any]:
     try:
         fields = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise Failure(f"{place}this is not JSON: {error}: {_short(text)}", USAGE) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Failure(f"{_at(line)}this is not JSON: {error}: {_short(text)}", USAGE) from error
     if not isinstance(fields, dict):
-        raise Failure(f'{place}the fields are a JSON object, such as {{"sku": "tea"}}, not {_short(text)}', USAGE)
+        raise Failure(f'{_at(line)}the fields are a JSON object, such as {{"sku": "tea"}}, not {_short(text)}', USAGE)
     return fields
 
 
-def _short(text: str) -> str:
-    text = text.strip()
+def _short(text: str | bytes) -> str:
+    text = (text.decode(errors="replace") if isinstance(text, bytes) else text).strip()
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _windows() -> Iterator[list[tuple[int, str]]]:
+def _windows() -> Iterator[list[tuple[int, bytes]]]:
     """Numbered lines of stdin as they come: what has come by the time of a look, `WINDOW` at the most."""
-    lines: queue.Queue[tuple[int, str] | None] = queue.Queue(maxsize=4 * WINDOW)
+    lines: queue.Queue[tuple[int, bytes] | None] = queue.Queue(maxsize=4 * WINDOW)
     threading.Thread(target=_read, args=(lines,), name="genesis-stdin", daemon=True).start()
     line = lines.get()
     while line is not None:
@@ -154,9 +171,9 @@ def _windows() -> Iterator[list[tuple[int, str]]]:
             line = lines.get()
 
 
-def _read(lines: queue.Queue[tuple[int, str] | None]) -> None:
+def _read(lines: queue.Queue[tuple[int, bytes] | None]) -> None:
     try:
-        for number, text in enumerate(sys.stdin, start=1):
+        for number, text in enumerate(sys.stdin.buffer, start=1):
             if text.strip():
                 lines.put((number, text))
     finally:

@@ -27,7 +27,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.code = code
 
 
 def report(error: Exception) -> int:
@@ -42,14 +42,16 @@ def report(error: Exception) -> int:
         return USAGE
     if isinstance(error, click.ClickException):
         say(f"genesis: {printable(error.format_message())}")
-        return error.exit_code
+        return error.code if isinstance(error, Failure) else error.exit_code
     if isinstance(error, DefinitionError):
         say(printable(str(error)))
         return UNFIT
     if isinstance(error, GenesisError):
         say(f"genesis: {printable(str(error))}")
         return UNFIT if isinstance(error, SettingsError | StoreError) else FAILED
-    say(f"genesis: {_guilty(error)}: {type(error).__name__}: {printable(str(error))}\n  see it whole: GENESIS_LOG=debug")
+    say(
+        f"genesis: {_guilty(error)}: {type(error).__name__}: {printable(str(error))}\n  see it whole: GENESIS_LOG=debug"
+    )
     return FAILED
 
 

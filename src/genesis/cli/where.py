@@ -32,7 +32,10 @@ STORE_MARK = slice(68, 72), b"GENS"
 def store_option(command: F) -> F:
     """The option `--store`."""
     return click.option(
-        "--store", metavar="PATH", envvar="GENESIS_STORE", help="The store; by default $GENESIS_STORE, else the one here."
+        "--store",
+        metavar="PATH",
+        envvar="GENESIS_STORE",
+        help="The store; by default $GENESIS_STORE, else the one here.",
     )(command)
 
 
@@ -156,7 +159,9 @@ def _app_in(module: ModuleType, name: str) -> App:
     if isinstance(found, App):
         return found
     apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-    there = f"; it has {', '.join(f'{module.__name__}:{app}' for app in apps)}" if apps else '; write: app = App("shop")'
+    there = (
+        f"; it has {', '.join(f'{module.__name__}:{app}' for app in apps)}" if apps else '; write: app = App("shop")'
+    )
     if found is None:
         hint = did_you_mean(name, apps) or there
         raise Failure(f"{module.__name__} has no {name!r}{hint}", USAGE)

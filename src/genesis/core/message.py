@@ -19,6 +19,8 @@ from genesis.core.event import Priority
 A = TypeVar("A")
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
+UNFIT = (msgspec.ValidationError, TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding, and decoding again, raises for a message that does not fit its class."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -159,8 +161,8 @@ class MessageCodec:
         try:
             payload = encode(message)
             return payload, self.decode(payload)
-        except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
-            raise InvalidEventError(f"{type(message).__name__}: {error}") from error
+        except UNFIT as error:
+            raise InvalidEventError(f"{type(message).__name__} ({self.type}): {error}") from error
 
     def from_builtins(self, fields: Any) -> Message:
         """The message made of plain JSON values.
@@ -177,13 +179,13 @@ class MessageCodec:
 class StateCodec:
     """Encodes, decodes and migrates one state class."""
 
-    __slots__ = ("_decode", "encode", "state", "version")
+    __slots__ = ("current", "state", "version")
 
     def __init__(self, state: type[State]) -> None:
         self.state = state
         self.version: int = getattr(state, "__state_version__")
-        self._decode: Callable[[bytes], State] = msgspec.msgpack.Decoder(state).decode
-        self.encode: Callable[[State], bytes] = encode
+        self.current: Callable[[bytes], State] = msgspec.msgpack.Decoder(state).decode
+        """Decodes a state of this class's version."""
 
     def decode(self, version: int, body: bytes) -> State:
         """The state, brought to this class's version by its migrations.
@@ -193,7 +195,7 @@ class StateCodec:
             StoreChangedError: a migration step is missing, failed, or gave fields that do not fit.
         """
         if version == self.version:
-            return self._decode(body)
+            return self.current(body)
         name = self.state.__name__
         if version > self.version:
             raise StoreNewerError(f"a stored {name} has version {version}, this code knows {self.version}: run the newer code")

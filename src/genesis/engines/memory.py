@@ -7,206 +7,24 @@ engine, so that a crash is a new engine on the same storage.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from enum import Enum
-from itertools import islice, takewhile
-from math import inf
-from typing import Generic, TypeVar
+from itertools import islice
 
 import msgspec
 
 from genesis.core.errors import StoreError, StoreFailedError
-from genesis.core.event import Delivery, Pending, Reason, Timer, lane_start
-from genesis.core.ports import TABLES, Answer, Batch, Crasher, CrashPoint, Head, StateRow, Traits, Usage
+from genesis.core.event import Delivery, Pending, Timer, lane_start
+from genesis.core.ports import Answer, Batch, Crasher, CrashPoint, Head, StateRow, Traits, Usage
+from genesis.engines.memory_rows import Partition
 
-CHUNK_BITS = 10
-"""Deliveries are kept in chunks of 1,024 neighbouring ids: a finished chunk gives its memory back at once."""
-SLOT_S = 16.0
-"""Due times are kept in slots of this many seconds."""
 ROW_BYTES = 1024
 """What a row counts for in `usage`: the most that a waiting delivery with a payload of 100 bytes takes."""
 
 _pack_head = msgspec.msgpack.Encoder().encode
 _unpack_head = msgspec.msgpack.Decoder(Head).decode
-
-T = TypeVar("T")
-K = TypeVar("K", int, tuple[str, str])
-
-
-class _Table(Generic[T]):
-    """Rows by key. The order of the keys is found when somebody scans, and kept until a key comes or goes."""
-
-    __slots__ = ("_order", "rows")
-
-    def __init__(self) -> None:
-        self.rows: dict[str, T] = {}
-        self._order: list[str] | None = None
-
-    def update(self, rows: dict[str, T]) -> None:
-        before = len(self.rows)
-        self.rows.update(rows)
-        if len(self.rows) != before:
-            self._order = None
-
-    def remove(self, key: str) -> None:
-        if self.rows.pop(key, None) is not None:
-            self._order = None
-
-    def get(self, keys: Sequence[str]) -> dict[str, T]:
-        rows = self.rows
-        return {key: rows[key] for key in keys if key in rows}
-
-    def scan(self, prefix: str, after: str, limit: int) -> list[tuple[str, T]]:
-        if self._order is None:
-            self._order = sorted(self.rows)
-        start = max(bisect_left(self._order, prefix), bisect_right(self._order, after))
-        page = self._order[start : start + limit]
-        return [(key, self.rows[key]) for key in takewhile(lambda key: key.startswith(prefix), page)]
-
-
-class _Agenda(Generic[K]):
-    """Keys by due time: cheap to set and to drop, read in order from the front."""
-
-    __slots__ = ("_slots",)
-
-    def __init__(self) -> None:
-        self._slots: dict[float, dict[K, float]] = {}
-
-    def set(self, key: K, due: float) -> None:
-        self._slots.setdefault(due // SLOT_S, {})[key] = due
-
-    def drop(self, key: K, due: float) -> None:
-        number = due // SLOT_S
-        del self._slots[number][key]
-        if not self._slots[number]:
-            del self._slots[number]
-
-    def until(self, before: float, after: float = -inf) -> Iterator[tuple[float, K]]:
-        """Pairs (due, key) in order, from the slot of `after` on."""
-        for number in sorted(n for n in self._slots if n * SLOT_S <= before and (n + 1) * SLOT_S > after):
-            for due, key in sorted((due, key) for key, due in self._slots[number].items()):
-                if due > before:
-                    return
-                yield due, key
-
-
-class _Partition:
-    """What is stored of one partition."""
-
-    __slots__ = ("agenda", "alarms", "chunks", "epoch", "head", "held", "pending", "state", "tables", "timers")
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.head = Head.fresh()
-        self.chunks: dict[int, dict[int, Delivery]] = {}
-        """Waiting deliveries of all lanes, by ``id >> CHUNK_BITS`` and id."""
-        self.pending: dict[int, Pending] = {}
-        self.held: dict[str, set[int]] = {}
-        self.agenda: _Agenda[int] = _Agenda()
-        self.state: _Table[StateRow] = _Table()
-        self.timers: dict[tuple[str, str], Timer] = {}
-        self.alarms: _Agenda[tuple[str, str]] = _Agenda()
-        self.tables: dict[str, _Table[bytes]] = {name: _Table() for name in TABLES}
-
-    def apply(self, batch: Batch, head: Head, own: Callable[[Delivery], Delivery] | None) -> None:
-        """Take in a batch. `own` makes the copy of a delivery that is stored; None stores the object itself."""
-        chunks = self.chunks
-        for delivery in batch.append:
-            id = delivery.id
-            row = delivery if own is None else own(delivery)
-            try:
-                chunks[id >> CHUNK_BITS][id] = row
-            except KeyError:
-                chunks[id >> CHUNK_BITS] = {id: row}
-        if batch.pend:
-            self._pend(batch.pend, own or copy)
-        if batch.done:
-            self._done(batch.done)
-        if batch.unpend:
-            self._unpend(batch.unpend)
-        if batch.state:
-            self.state.update(batch.state)
-        if batch.timers:
-            self._set_timers(batch.timers)
-        if batch.tables:
-            self._put_tables(batch.tables)
-        self.head = head
-
-    def _done(self, ids: list[int]) -> None:
-        chunks = self.chunks
-        for id in ids:
-            try:
-                chunk = chunks[id >> CHUNK_BITS]
-                del chunk[id]
-            except KeyError:
-                continue
-            if not chunk:
-                del chunks[id >> CHUNK_BITS]
-
-    def _pend(self, rows: list[Pending], own: Callable[[Delivery], Delivery]) -> None:
-        ids = [pending.delivery.id for pending in rows]
-        self._done(ids)
-        self._unpend(ids)
-        for pending in rows:
-            row = own(pending.delivery)
-            row.pending = pending.reason
-            self.pending[row.id] = Pending(row, pending.reason, pending.due)
-            if pending.due is not None:
-                self.agenda.set(row.id, pending.due)
-            if pending.reason == Reason.HELD:
-                self.held.setdefault(row.address, set()).add(row.id)
-
-    def _unpend(self, ids: list[int]) -> None:
-        for id in ids:
-            row = self.pending.pop(id, None)
-            if row is None:
-                continue
-            if row.due is not None:
-                self.agenda.drop(id, row.due)
-            if row.reason == Reason.HELD:
-                held = self.held[row.delivery.address]
-                held.remove(id)
-                if not held:
-                    del self.held[row.delivery.address]
-
-    def _set_timers(self, timers: dict[tuple[str, str], Timer | None]) -> None:
-        for key, timer in timers.items():
-            old = self.timers.pop(key, None)
-            if old is not None:
-                self.alarms.drop(key, old.due)
-            if timer is not None:
-                self.timers[key] = timer
-                self.alarms.set(key, timer.due)
-
-    def _put_tables(self, tables: dict[str, dict[str, bytes | None]]) -> None:
-        for name, rows in tables.items():
-            table = self.tables[name]
-            table.update({key: value for key, value in rows.items() if value is not None})
-            for key, value in rows.items():
-                if value is None:
-                    table.remove(key)
-
-    def lane(self, first: int, last: int, limit: int) -> list[Delivery]:
-        """Up to `limit` deliveries with ids from `first` to `last`, in order."""
-        found: list[Delivery] = []
-        low, high = first >> CHUNK_BITS, last >> CHUNK_BITS
-        for number in sorted(n for n in self.chunks if low <= n <= high):
-            chunk = self.chunks[number]
-            ids = sorted(chunk)
-            start = bisect_left(ids, first)
-            found += [chunk[id] for id in ids[start : start + limit - len(found)] if id <= last]
-            if len(found) == limit:
-                break
-        return found
-
-    @property
-    def rows(self) -> int:
-        """Rows of every kind."""
-        waiting = sum(map(len, self.chunks.values())) + len(self.pending)
-        return waiting + len(self.state.rows) + len(self.timers) + sum(len(t.rows) for t in self.tables.values())
 
 
 class MemoryStorage:
@@ -214,7 +32,7 @@ class MemoryStorage:
 
     def __init__(self, quota_bytes: int = 4 << 30) -> None:
         self.quota_bytes = quota_bytes
-        self.partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
+        self.partitions: defaultdict[int, Partition] = defaultdict(Partition)
 
 
 class _Life(Enum):
@@ -289,7 +107,7 @@ class MemoryEngine:
         finally:
             self._under_way.remove(partition)
 
-    def _commit_at_risk(self, stored: _Partition, batch: Batch, head: Head, crash: Crasher) -> Answer:
+    def _commit_at_risk(self, stored: Partition, batch: Batch, head: Head, crash: Crasher) -> Answer:
         try:
             crash(CrashPoint.EXECUTE)
             stored.apply(batch, head, self._own)
@@ -365,7 +183,7 @@ class MemoryEngine:
         if head.epoch == stored.epoch:
             stored.head = _snapshot(head)
 
-    def _partition(self, partition: int) -> _Partition:
+    def _partition(self, partition: int) -> Partition:
         if self._life is not _Life.OPEN:
             raise StoreFailedError(f"this engine has no store any more: {self._life.value}")
         return self.storage.partitions[partition]

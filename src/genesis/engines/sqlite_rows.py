@@ -31,10 +31,10 @@ _unpack_head = msgspec.msgpack.Decoder(Head).decode
 class _Insert:
     """An INSERT of many rows, given as one flat list of their values."""
 
-    def __init__(self, table: str, width: int, tail: str = "") -> None:
+    def __init__(self, into: str, width: int, tail: str = "") -> None:
         row = f"({', '.join('?' * width)})"
         self._step = width * ROWS
-        self._texts = [f"INSERT INTO {table} VALUES {', '.join([row] * n)} {tail}" for n in range(ROWS + 1)]
+        self._texts = [f"{into} VALUES {', '.join([row] * n)} {tail}" for n in range(ROWS + 1)]
         self._width = width
 
     def __call__(self, db: sqlite3.Connection, values: list[object]) -> None:
@@ -43,16 +43,21 @@ class _Insert:
             db.execute(self._texts[len(part) // self._width], part)
 
 
-_insert_event = _Insert("event", 3)
-_insert_pending = _Insert("pending", 6)
+_insert_event = _Insert("INSERT INTO event", 3)
+_replace_pending = _Insert("REPLACE INTO pending", 6)
 _upsert_state = _Insert(
-    "state", 4, "ON CONFLICT (partition, address) DO UPDATE SET version = excluded.version, body = excluded.body"
+    "INSERT INTO state",
+    4,
+    "ON CONFLICT (partition, address) DO UPDATE SET version = excluded.version, body = excluded.body",
 )
 _upsert_timer = _Insert(
-    "timer", 5, "ON CONFLICT (partition, address, name) DO UPDATE SET due = excluded.due, body = excluded.body"
+    "INSERT INTO timer",
+    5,
+    "ON CONFLICT (partition, address, name) DO UPDATE SET due = excluded.due, body = excluded.body",
 )
 _upsert = {
-    table: _Insert(table, 3, "ON CONFLICT (partition, key) DO UPDATE SET body = excluded.body") for table in TABLES
+    table: _Insert(f"INSERT INTO {table}", 3, "ON CONFLICT (partition, key) DO UPDATE SET body = excluded.body")
+    for table in TABLES
 }
 _LISTS = [f"({', '.join('?' * n)})" for n in range(ROWS + 1)]
 
@@ -118,14 +123,12 @@ def _append(db: sqlite3.Connection, deliveries: list[Delivery]) -> None:
 
 
 def _pend(db: sqlite3.Connection, rows: list[Pending]) -> None:
-    ids = [row.delivery.id for row in rows]
-    _delete_ids(db, "event", ids)
-    _delete_ids(db, "pending", ids)
+    _delete_ids(db, "event", [row.delivery.id for row in rows])
     values: list[object] = []
     for row in rows:
         delivery = row.delivery
         values += (delivery.id, delivery.address, row.reason, row.due, delivery.attempt, _pack(delivery.stored()))
-    _insert_pending(db, values)
+    _replace_pending(db, values)
 
 
 def _delete_ids(db: sqlite3.Connection, table: str, ids: list[int]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from genesis.core.errors import StateTooLargeError
 from genesis.core.event import Delivery
+from genesis.core.message import encode
 from genesis.core.ports import STATE_MAX_BYTES, STATE_WARN_BYTES, StateRow
 from genesis.runtime.component import Route
 from genesis.runtime.context import Context
@@ -29,14 +30,16 @@ class UndecodableError(Exception):
 class Bound:
     """One handler of one node."""
 
-    __slots__ = ("_call", "_codec", "_executor", "_tick", "route", "stateful", "threaded", "version")
+    __slots__ = ("_call", "_codec", "_decode", "_encode", "_executor", "_tick", "route", "stateful", "threaded", "version")
 
     def __init__(self, route: Route, instance: Any, executor: Executor) -> None:
         self.route = route
         self.threaded = not route.is_async
         self.version = route.state_version
         self.stateful = route.component.state_codec is not None
-        self._codec = route.component.state_codec
+        codec = self._codec = route.component.state_codec
+        self._decode: Callable[[bytes], Any] = codec.current if codec is not None else bytes
+        self._encode: Callable[[Any], bytes] = encode
         self._call: Callable[..., Any] = getattr(instance, route.method)
         self._tick = route.every_s is not None
         self._executor = executor
@@ -48,7 +51,7 @@ class Bound:
         except Exception as error:
             raise UndecodableError(f"{self.route.codec.type}: {error}") from error
 
-    def start(self, context: Context, message: Any, row: StateRow | None) -> tuple[Coroutine[Any, Any, Any], Any]:
+    def start(self, context: Context, message: Any, row: StateRow) -> tuple[Coroutine[Any, Any, Any], Any]:
         """The handler's coroutine, and its state (None when it has none, or has it in a thread).
 
         Raises:
@@ -57,9 +60,9 @@ class Bound:
         """
         if self.threaded:
             return self._in_thread(context, message, row), None
-        if row is None:
+        if not self.stateful:
             return self._call(context) if self._tick else self._call(message, context), None
-        state = self._state(row)
+        state = self._decode(row[1]) if row[0] == self.version else self._older(row)
         return self._call(state, context) if self._tick else self._call(message, state, context), state
 
     def changed(self, context: Context, state: Any, row: StateRow) -> bytes | None:
@@ -68,24 +71,24 @@ class Bound:
         Raises:
             StateTooLargeError: they are over 1 MiB.
         """
-        assert self._codec is not None
-        body = self._codec.encode(state)
+        body = self._encode(state)
         if body == row[1] and row[0] == self.version:
             return None
         if len(body) > STATE_WARN_BYTES:
             _check_size(context._delivery.address, len(body))
         return body
 
-    def _state(self, row: StateRow) -> Any:
+    def _older(self, row: StateRow) -> Any:
+        """No state yet, or one of an older version."""
         codec = self._codec
         assert codec is not None
         return codec.decode(*row) if row[0] else codec.state()
 
-    async def _in_thread(self, context: Context, message: Any, row: StateRow | None) -> tuple[bytes | None, Any]:
+    async def _in_thread(self, context: Context, message: Any, row: StateRow) -> tuple[bytes | None, Any]:
         def work() -> tuple[bytes | None, Any]:
-            if row is None:
+            if not self.stateful:
                 return None, self._call(context) if self._tick else self._call(message, context)
-            state = self._state(row)
+            state = self._decode(row[1]) if row[0] == self.version else self._older(row)
             result = self._call(state, context) if self._tick else self._call(message, state, context)
             return self.changed(context, state, row), result
 

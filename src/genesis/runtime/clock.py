@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 
 class LoopClock:
-    """`now` is the running loop's clock; `wall` is the system's."""
+    """`now` is the running loop's clock; `wall` is the system's, seconds since the epoch."""
 
-    __slots__ = ("now",)
+    __slots__ = ("now", "wall")
 
     def __init__(self) -> None:
-        self.now = asyncio.get_running_loop().time
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
+        self.now: Callable[[], float] = asyncio.get_running_loop().time
+        self.wall: Callable[[], float] = time.time

@@ -19,14 +19,13 @@ from genesis.runtime.intake import Offer
 class Group:
     """Members of one commit."""
 
-    __slots__ = ("barriers", "batch", "digests", "ended", "emitted", "done", "freed", "messages", "offers", "replies", "rows", "size")
+    __slots__ = ("barriers", "batch", "ended", "emitted", "done", "freed", "messages", "offers", "replies", "rows", "size")
 
     def __init__(self) -> None:
         self.batch = Batch()
         self.rows = 0
         self.size = 0
         self.offers: list[Offer] = []
-        self.digests: list[bytes] = []
         self.barriers: list[asyncio.Future[None]] = []
         """Those who wait for this commit and nothing else."""
         self.replies: list[tuple[str, bytes]] = []
@@ -60,13 +59,12 @@ class Intake:
     def fold(self, group: Group, head: Head) -> None:
         """Move offers into a group until it is full."""
         waiting, ledger = self.waiting, head.ledger
-        append, digests, offers = group.batch.append, group.digests, group.offers
+        append, offers = group.batch.append, group.offers
         before, events, duplicates, size = len(append), 0, 0, group.size
         room = GROUP_ROWS - group.rows
         while waiting and len(append) - before < room and size < BATCH_BYTES:
             offer = waiting.popleft()
             append += offer.deliveries
-            digests += offer.digests
             offers.append(offer)
             events += offer.events
             duplicates += offer.duplicates
@@ -83,19 +81,26 @@ class Intake:
         ledger.in_lanes += count
 
 
-def number(batch: Batch, head: Head, first_lane: int) -> None:
-    """Give ids to the new deliveries of a batch, and count them: sequences are given when the group is built."""
+def number(batch: Batch, head: Head, first_lane: int) -> list[bytes]:
+    """Give ids to the new deliveries of a batch, and count them: sequences are given when the group is built.
+
+    Returns the digests of the events that must be remembered.
+    """
     sequences = head.next_sequence
     following = [(first_lane + lane) << SEQUENCE_BITS | sequence for lane, sequence in enumerate(sequences)]
+    digests: list[bytes] = []
     for delivery in batch.append:
         lane = 2 * delivery.priority + (delivery.kind == 0)
         delivery.id = following[lane]
         following[lane] += 1
+        if delivery.mark:
+            digests.append(delivery.mark)
     for lane, sequence in enumerate(sequences):
         sequences[lane] = following[lane] & SEQUENCE_MASK
         added = sequences[lane] - sequence
         head.waiting_by_lane[lane] += added
         head.born_by_priority[lane >> 1] += added
+    return digests
 
 
 def count_done(group: Group, head: Head, ended_by_lane: list[int]) -> None:

@@ -122,12 +122,8 @@ class Route:
     every_s: float | None
     address_of: Callable[[Any], str]
     """Address of a message; raises InvalidEventError when its key is none."""
-
-    @property
-    def state_version(self) -> int:
-        """Version of its component's state class; 0 without one."""
-        codec = self.component.state_codec
-        return codec.version if codec is not None else 0
+    state_version: int
+    """Version of its component's state class; 0 without one."""
 
     @property
     def is_request(self) -> bool:
@@ -251,6 +247,7 @@ def _message_route(component: Component, attribute: str, method: Any, mark: OnMa
         answer=answer_type_of(mark.message) if issubclass(mark.message, Request) else None,
         every_s=None,
         address_of=_address_function(component, key),
+        state_version=component.state_codec.version if component.state_codec else 0,
     )
 
 
@@ -273,6 +270,7 @@ def _tick_route(component: Component, attribute: str, method: Any, mark: EveryMa
         answer=None,
         every_s=mark.seconds,
         address_of=_address_function(component, None),
+        state_version=component.state_codec.version if component.state_codec else 0,
     )
 
 

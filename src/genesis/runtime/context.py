@@ -37,6 +37,8 @@ class Context(Struct, gc=False):
     _messages: list[Message] | None = None
     _timers: list[Timer | tuple[str, str]] | None = None
     _once: list[str] | None = None
+    _used: bool = False
+    """Whether there is anything but the state to collect."""
     _records: int = 0
     _bytes: int = 0
     _asked: int = 0
@@ -98,6 +100,7 @@ class Context(Struct, gc=False):
         emits = self._emits
         if emits is None:
             emits = self._emits = []
+            self._used = True
         event_id = f"{parent.id:x}.{self._records}"
         added = gate.deliveries(message, event_id, gate.source, Kind.EMITTED, priority, _handed_down(parent.headers))
         if added:
@@ -167,6 +170,7 @@ class Context(Struct, gc=False):
             self._weigh(1, len(body))
             await self._pipeline.journal(key, body)
             self._check_open()
+        self._used = True
         if self._once is None:
             self._once = []
         self._once.append(key)
@@ -205,6 +209,7 @@ class Context(Struct, gc=False):
         self._timers.append(change)
 
     def _weigh(self, records: int, size: int) -> None:
+        self._used = True
         self._records += records
         self._bytes += size + RECORD_BYTES * records
         if self._records > BATCH_RECORDS or self._bytes > BATCH_BYTES:

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from genesis.core.errors import BatchLimitError, DrainingError, IntakeFullError, UnknownTypeError
-from genesis.core.event import Delivery, Kind, Priority, Receipt
-from genesis.core.message import Message, MessageCodec, type_of
+from genesis.core.errors import BatchLimitError, DrainingError, IntakeFullError, InvalidEventError, UnknownTypeError
+from genesis.core.event import Delivery, Priority, Receipt
+from genesis.core.message import UNFIT, Message, MessageCodec, encode, type_of
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS, Clock, Ledger
 from genesis.layers.prevention.admission import Admission
 from genesis.layers.prevention.horizon import Horizon
@@ -30,14 +30,26 @@ class Offer(Struct, gc=False):
     """Events on their way through one group: all of them are accepted, or none."""
 
     deliveries: list[Delivery]
-    receipts: list[Receipt]
-    digests: list[bytes]
+    receipt: Receipt
+    """Of its last event."""
     events: int = 0
     duplicates: int = 0
     size: int = 0
     position: tuple[str, bytes] | None = None
     """Of a source: its name and encoded position, stored with the events."""
     waiter: asyncio.Future[None] | None = None
+
+
+class _Known:
+    """What the gate knows of a message class: how it is decoded, and who handles it."""
+
+    __slots__ = ("codec", "decode", "expires_after_s", "priority", "route", "routes")
+
+    def __init__(self, codec: MessageCodec, routes: list[Route]) -> None:
+        self.codec, self.routes = codec, routes
+        self.decode, self.priority, self.expires_after_s = codec.decode, codec.priority, codec.expires_after_s
+        self.route = routes[0] if len(routes) == 1 else None
+        """The only one, as for nine of ten events."""
 
 
 class Gate:
@@ -56,13 +68,13 @@ class Gate:
         self.source = definition.name
         self.open = True
         self._definition = definition
-        self._clock = clock
+        self._wall = clock.wall
         self._horizon = horizon
         self._admission = admission
         self._pending = pending
         self._prefix = f"{rng.getrandbits(64):016x}"
         self._made = 0
-        self._by_class: dict[type, tuple[MessageCodec, tuple[Route, ...]]] = {}
+        self._by_class: dict[type, _Known] = {}
         self.in_flight: dict[bytes, Offer] = {}
 
     # --- from the outside -------------------------------------------------------------------------------------------
@@ -89,17 +101,17 @@ class Gate:
         """
         if source is None:
             source = self.source
-        mark = None
+        mark = b""
         if id is None:
-            event_id = self.new_id()
+            id = self.new_id()
         else:
-            event_id, mark = id, self._horizon.digest(source, id)
-            if mark in self._horizon:
-                return self._duplicate(into, event_id, source, mark)
+            mark = self._horizon.digest(source, id)
+            if mark in self._horizon.known:
+                return self._duplicate(into, id, source, mark)
         try:
             if not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit:
                 self._refuse(ledger)
-            deliveries = self.deliveries(message, event_id, source, Kind.EXTERNAL, priority, headers)
+            deliveries = self.deliveries(message, id, source, 0, priority, headers)
             if not deliveries:
                 route = self._definition.routes_of(type_of(type(message)))[0]
                 raise UnknownTypeError(f"{route.codec.type} is a read-only request: ask it, it is not sent")
@@ -109,23 +121,19 @@ class Gate:
             ledger.offered += 1
             ledger.refused += 1
             raise
+        first = deliveries[0]
         count = len(deliveries)
-        size = len(deliveries[0].payload) * count
-        receipt = Receipt(event_id, source, False, count)
+        if mark:
+            first.mark = mark
+            self._horizon.known.add(mark)
+        receipt = Receipt(id, source, False, count)
         if into is None:
-            offer = Offer(deliveries, [receipt], [] if mark is None else [mark], 1, 0, size)
-        else:
-            offer = into
-            offer.deliveries += deliveries
-            offer.receipts.append(receipt)
-            if mark is not None:
-                offer.digests.append(mark)
-            offer.events += 1
-            offer.size += size
-        if mark is not None:
-            self._horizon.add(mark)
-            self.in_flight[mark] = offer
-        return offer
+            return Offer(deliveries, receipt, 1, 0, len(first.payload) * count)
+        into.deliveries += deliveries
+        into.receipt = receipt
+        into.events += 1
+        into.size += len(first.payload) * count
+        return into
 
     def message(self, kind: str, fields: Any) -> Message:
         """The message of a type, from plain JSON values.
@@ -136,23 +144,11 @@ class Gate:
         """
         return self._definition.routes_of(kind)[0].codec.from_builtins(fields)
 
-    def check_size(self, offer: Offer) -> None:
-        """Raises BatchLimitError when an offer is more than one atomic step may hold."""
-        if len(offer.deliveries) > BATCH_RECORDS or offer.size > BATCH_BYTES:
-            raise BatchLimitError(
-                f"{len(offer.deliveries)} deliveries of {offer.size} bytes at once; the limits are {BATCH_RECORDS} and {BATCH_BYTES}"
-            )
-
-    def withdraw(self, offer: Offer) -> None:
-        """The offer will not be stored: its ids may come again."""
-        for mark in offer.digests:
-            self.in_flight.pop(mark, None)
-            self._horizon.discard(mark)
-
     def _duplicate(self, into: Offer | None, event_id: str, source: str, mark: bytes) -> Offer:
-        offer = into if into is not None else Offer([], [], [])
+        receipt = Receipt(event_id, source, True, 0)
+        offer = into if into is not None else Offer([], receipt)
+        offer.receipt = receipt
         offer.duplicates += 1
-        offer.receipts.append(Receipt(event_id, source, True, 0))
         first = self.in_flight.get(mark)
         if first is not None and first is not offer and offer.waiter is None:
             offer.waiter = first.waiter
@@ -177,8 +173,8 @@ class Gate:
         message: Message,
         event_id: str,
         source: str,
-        kind: Kind,
-        priority: Priority | None,
+        kind: int,
+        priority: int | None,
         headers: dict[str, str] | None,
     ) -> list[Delivery]:
         """One delivery for each component that handles the message; none when nobody does.
@@ -186,25 +182,30 @@ class Gate:
         Raises:
             InvalidEventError: the message does not fit its class, or its key is none.
         """
-        known = self._by_class.get(type(message))
-        codec, routes = known if known is not None else self._learn(message)
-        payload, seen = codec.checked(message)
+        known = self._by_class.get(type(message)) or self._learn(message)
+        try:
+            payload = encode(message)
+            seen = known.decode(payload)
+        except UNFIT as error:
+            raise InvalidEventError(f"{type(message).__name__} ({known.codec.type}): {error}") from error
         if len(payload) > MESSAGE_BYTES:
             raise BatchLimitError(
-                f"{codec.type}: a payload of {len(payload)} bytes; the limit is {MESSAGE_BYTES}: store it and send its place"
+                f"{known.codec.type}: a payload of {len(payload)} bytes; the limit is {MESSAGE_BYTES}: store it and send its place"
             )
-        born_at = self._clock.wall()
-        level = codec.priority if priority is None else int(priority)
-        expires_at = None if codec.expires_after_s is None else born_at + codec.expires_after_s
-        if len(routes) == 1:  # nine of ten events
-            route = routes[0]
+        born_at = self._wall()
+        level = known.priority if priority is None else priority
+        expires_at = None if known.expires_after_s is None else born_at + known.expires_after_s
+        route = known.route
+        if route is not None:
             address = route.address_of(seen)
             return [
-                Delivery(route.name, address, event_id, source, payload, born_at, kind, level, expires_at, "", headers, 0, 0, "", seen)
+                Delivery(
+                    route.name, address, event_id, source, payload, born_at, kind, level, expires_at, "", headers, 0, 0, "", b"", seen
+                )
             ]
         return [
             Delivery(r.name, r.address_of(seen), event_id, source, payload, born_at, kind, level, expires_at, "", headers)
-            for r in routes
+            for r in known.routes
         ]
 
     def encoded(self, message: Message) -> tuple[MessageCodec, bytes]:
@@ -213,12 +214,11 @@ class Gate:
         Raises:
             InvalidEventError: it does not fit its class, or its key is none.
         """
-        known = self._by_class.get(type(message))
-        codec, routes = known if known is not None else self._learn(message)
-        payload, seen = codec.checked(message)
-        for route in routes:
+        known = self._by_class.get(type(message)) or self._learn(message)
+        payload, seen = known.codec.checked(message)
+        for route in known.routes:
             route.address_of(seen)
-        return codec, payload
+        return known.codec, payload
 
     def of_payload(self, type: str, payload: bytes, **given: Any) -> list[Delivery]:
         """Deliveries of an event that was encoded long ago (a timer that fires).
@@ -235,10 +235,10 @@ class Gate:
             addresses = [""] * len(routes)
         return [Delivery(route=r.name, address=a, payload=payload, **given) for r, a in zip(routes, addresses, strict=True)]
 
-    def _learn(self, message: Message) -> tuple[MessageCodec, tuple[Route, ...]]:
+    def _learn(self, message: Message) -> _Known:
         cls = type(message)
         if not isinstance(message, Message):
             raise UnknownTypeError(f"{message!r} is no message: send an instance of a class that extends Message")
         routes = [route for route in self._definition.by_type.get(type_of(cls), ()) if not route.read_only]
-        known = self._by_class[cls] = (routes[0].codec if routes else MessageCodec(cls), tuple(routes))
+        known = self._by_class[cls] = _Known(routes[0].codec if routes else MessageCodec(cls), routes)
         return known

@@ -147,7 +147,7 @@ class Node:
             await asyncio.shield(accepted)  # another one's
         else:
             await accepted
-        return offer.receipts[0]
+        return offer.receipt
 
     async def send_many(self, messages: Iterable[Message], *, source: str | None = None) -> list[Receipt]:
         """Accept events in order, in atomic steps of up to 900 deliveries. Returns when all are durable.
@@ -161,18 +161,18 @@ class Node:
         for message in messages:
             pipeline = self._ready()
             if offer is not None and (len(offer.deliveries) >= BATCH_RECORDS // 2 or offer.size > 1 << 19):
-                await self._take(offer, waiting, receipts)
+                await self._take(offer, waiting)
                 offer = None
             offer = pipeline.gate.offer(message, pipeline.head.ledger, source=source, into=offer)
+            receipts.append(offer.receipt)
         if offer is not None:
-            await self._take(offer, waiting, receipts)
+            await self._take(offer, waiting)
         for accepted in waiting:
             await accepted
         return receipts
 
-    async def _take(self, offer: Offer, waiting: list[asyncio.Future[None]], receipts: list[Receipt]) -> None:
+    async def _take(self, offer: Offer, waiting: list[asyncio.Future[None]]) -> None:
         accepted = self._ready().accept(offer)
-        receipts += offer.receipts
         if accepted is not None:
             waiting.append(accepted)
         else:

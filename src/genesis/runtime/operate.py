@@ -76,7 +76,7 @@ class Operator:
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await accepted
-            return {"receipt": msgspec.to_builtins(offer.receipts[0])}
+            return {"receipt": msgspec.to_builtins(offer.receipt)}
         if request.kind not in ("replay", "drop"):
             raise GenesisError(f"unknown request {request.kind!r}: send, replay or drop")
         keys = await self._dead_keys() if request.all else request.dead

@@ -38,10 +38,29 @@ class Outcomes:
         """The handler succeeded. `state` is its encoded state, None when nothing changed."""
         pipeline, delivery, route = self._pipeline, context._delivery, context._route
         group = pipeline.group
+        if not group.rows:
+            pipeline.work.set()
         if state is not None:
             pipeline.overlay.put(delivery.address, (route.state_version, state))
-            group.rows += 1
+            group.rows += 2
             group.size += len(state)
+        else:
+            group.rows += 1
+        if context._used:
+            self._collect(context)
+        if route.answer is not None:
+            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((True, result))))
+        if pipeline.lanes.any_paused:
+            pipeline.lanes.works(delivery.route)
+        if delivery.pending:
+            pipeline.head.ledger.done += 1
+            self._end(delivery)
+        else:
+            group.done.append(delivery)  # counted when the group is sealed
+
+    def _collect(self, context: Context) -> None:
+        """What the handler emitted, timed and journalled becomes part of the group."""
+        group = self._pipeline.group
         if context._emits is not None:
             self.born(context._emits)
         if context._timers is not None:
@@ -51,17 +70,6 @@ class Outcomes:
         if context._once is not None:
             for key in context._once:
                 group.batch.put("once", key, None)
-        if route.answer is not None:
-            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((True, result))))
-        if pipeline.lanes.any_paused:
-            pipeline.lanes.works(delivery.route)
-        if delivery.pending:
-            pipeline.head.ledger.done += 1
-            self._end(delivery)
-        else:
-            group.done.append(delivery)
-            group.rows += 1
-            pipeline.work.set()
 
     def failed(self, context: Context, error: BaseException) -> None:
         """The attempt failed: another one later, or a dead letter."""

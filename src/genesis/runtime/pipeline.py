@@ -80,6 +80,7 @@ class Pipeline:
         self.news = asyncio.Event()
         """Something waits for the loader: a window has room, a time came near, a key needs its next."""
         self.wake_slots: Callable[[], None] = lambda: None
+        self._immediate = engine.traits.immediate
         self._flushing = False
         self._space: deque[asyncio.Future[None]] = deque()
 
@@ -93,12 +94,18 @@ class Pipeline:
             ledger.duplicate += offer.duplicates
             return offer.waiter
         self.intake.waiting.append(offer)
-        if self.engine.traits.immediate:  # not durable: nothing could be lost between this yes and the commit alone
-            self.flush_soon()
+        if self._immediate:  # not durable: nothing could be lost between this yes and the commit alone
+            if not self._flushing:
+                self._flushing = True
+                asyncio.get_running_loop().call_soon(self.flush)
             return None
-        offer.waiter = asyncio.get_running_loop().create_future()
+        waiter = offer.waiter = asyncio.get_running_loop().create_future()
+        in_flight = self.gate.in_flight
+        for delivery in offer.deliveries:
+            if delivery.mark:
+                in_flight[delivery.mark] = offer
         self.work.set()
-        return offer.waiter
+        return waiter
 
     # --- 2. sealed: ids are given, the batch is whole ---------------------------------------------------------------
 
@@ -112,12 +119,11 @@ class Pipeline:
         head.commit_id += 1
         head.clean = False
         head.running = list(self.running)
-        if batch.append:
-            number(batch, head, self.partition * LANES)
+        digests = number(batch, head, self.partition * LANES) if batch.append else None
         batch.state = self.overlay.seal()
         batch.timers = self.timers.seal()
-        if group.digests:
-            self._remember(batch, group.digests)
+        if digests:
+            self._remember(batch, digests)
         if group.replies:
             self.asks.keep(batch, group.replies)
         return group, batch
@@ -154,15 +160,9 @@ class Pipeline:
             raise FencedError("another process took over this store: this one stops")
         if answer is Answer.UNKNOWN:
             raise StoreFailedError("the store does not know whether it committed")
-        if batch.append and not self.engine.traits.immediate:
+        if batch.append and not self._immediate:
             await self.prefetch(batch.append)
         self.settle(group, batch)
-
-    def flush_soon(self) -> None:
-        """On an engine whose commit never waits: commit when the running step of the loop is over."""
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """On an engine whose commit never waits: commit now."""
@@ -205,8 +205,9 @@ class Pipeline:
             self.latency[delivery.priority].add(wall - delivery.born_at, step)
 
     def _answer(self, group: Group) -> None:
-        for offer in group.offers:
-            self._answer_offer(offer, None)
+        if not self._immediate:
+            for offer in group.offers:
+                self._answer_offer(offer, None)
         for barrier in group.barriers:
             _resolve(barrier)
         for key, body in group.replies:
@@ -219,10 +220,12 @@ class Pipeline:
                     self.observe("dead", letter)
 
     def _answer_offer(self, offer: Offer, error: Exception | None) -> None:
-        for mark in offer.digests:
-            del self.gate.in_flight[mark]
-        if offer.waiter is not None:
-            _resolve(offer.waiter, error)
+        if offer.waiter is None:
+            return
+        for delivery in offer.deliveries:
+            if delivery.mark:
+                self.gate.in_flight.pop(delivery.mark, None)
+        _resolve(offer.waiter, error)
 
     def _hand_off(self, deliveries: list[Delivery]) -> None:
         """Put new deliveries into their windows, directly where the window has seen all before them."""
@@ -255,7 +258,7 @@ class Pipeline:
 
     async def barrier(self) -> None:
         """Wait until everything that joined so far, and the list of what is running, is durable."""
-        if self.engine.traits.immediate:
+        if self._immediate:
             self.flush()
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -24,11 +24,12 @@ SOURCES_MAX = 1000
 class Horizon:
     """The ids accepted of late, in groups of one commit each."""
 
-    __slots__ = ("_groups", "_hashers", "_known", "keep_ids", "keep_s")
+    __slots__ = ("_groups", "_hashers", "keep_ids", "keep_s", "known")
 
     def __init__(self, keep_s: float = KEEP_S, keep_ids: int = KEEP_IDS) -> None:
         self.keep_s, self.keep_ids = keep_s, keep_ids
-        self._known: set[bytes] = set()
+        self.known: set[bytes] = set()
+        """Digests of what was accepted within the horizon, and of what is on its way."""
         self._hashers: dict[str, blake2b] = {}
         self._groups: deque[tuple[str, float, bytes]] = deque()
 
@@ -45,18 +46,18 @@ class Horizon:
         return hasher.digest()
 
     def __contains__(self, event: bytes) -> bool:
-        return event in self._known
+        return event in self.known
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def add(self, event: bytes) -> None:
         """An event was taken into a group."""
-        self._known.add(event)
+        self.known.add(event)
 
     def discard(self, event: bytes) -> None:
         """The event was not stored after all."""
-        self._known.discard(event)
+        self.known.discard(event)
 
     def seal(self, key: str, at: float, digests: bytes) -> None:
         """The group that will be stored under `key` holds these digests, one after the other."""
@@ -64,7 +65,7 @@ class Horizon:
 
     def restore(self, key: str, at: float, digests: bytes) -> None:
         """The same, read back from the store."""
-        self._known.update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
+        self.known.update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
         self._groups.append((key, at, digests))
 
     def forget(self, now: float, limit: int = 8) -> list[str]:
@@ -76,9 +77,9 @@ class Horizon:
         groups = self._groups
         while groups and len(gone) < limit:
             key, at, digests = groups[0]
-            if at > now - self.keep_s and len(self._known) <= self.keep_ids:
+            if at > now - self.keep_s and len(self.known) <= self.keep_ids:
                 break
             groups.popleft()
-            self._known.difference_update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
+            self.known.difference_update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
             gone.append(key)
         return gone

@@ -77,6 +77,7 @@ class Lanes:
         self.lanes = [Lane() for _ in range(LANES)]
         self.to_hold: list[Delivery] = []
         """Taken out because their key has pending work: the runtime moves them to the pending table and clears this."""
+        self._queues = [(self.lanes[2 * p].ready, self.lanes[2 * p + 1].ready) for p in range(PRIORITIES)]
         self._credits = list(QUANTA)
         self._ready = 0
         """Bit p: priority p has something in a ready queue."""
@@ -132,6 +133,7 @@ class Lanes:
 
     def take(self, now: float) -> Delivery | None:
         """The next delivery to run, or None. Its key is locked until `release`."""
+        keys = self._keys
         while self._ready:
             mask = self._ready & self._credited
             if not mask:
@@ -139,34 +141,36 @@ class Lanes:
                 self._credited = _ALL
                 continue
             priority = _FIRST[mask]
-            delivery = self._take_of(priority, now)
-            if delivery is None:
-                self._ready &= ~(1 << priority)
-                continue
-            credits = self._credits
-            credits[priority] -= 1
-            if not credits[priority]:
-                self._credited &= ~(1 << priority)
-            return delivery
+            for ready in self._queues[priority]:
+                while ready:
+                    delivery = ready.popleft()
+                    address = delivery.address
+                    if self._held or self._pauses or address in keys:
+                        if not self._admits(delivery, now):
+                            continue
+                    elif address:
+                        keys[address] = None
+                    credits = self._credits
+                    credits[priority] -= 1
+                    if not credits[priority]:
+                        self._credited &= ~(1 << priority)
+                    return delivery
+            self._ready &= ~(1 << priority)
         return None
 
-    def _take_of(self, priority: int, now: float) -> Delivery | None:
-        lanes, keys = self.lanes, self._keys
-        for ready in (lanes[2 * priority].ready, lanes[2 * priority + 1].ready):
-            while ready:
-                delivery = ready.popleft()
-                address = delivery.address
-                if address:
-                    if self._held and not delivery.pending and self._is_held(delivery):
-                        continue
-                    if address in keys and not self._may_enter(delivery):
-                        continue
-                if self._pauses and not self._passes_pause(delivery, now):
-                    continue
-                if address and keys.setdefault(address, None) is not None:
-                    self._lock(address)
-                return delivery
-        return None
+    def _admits(self, delivery: Delivery, now: float) -> bool:
+        """Lock the key for the delivery, or put it where it waits."""
+        address, keys = delivery.address, self._keys
+        if address:
+            if self._held and not delivery.pending and self._is_held(delivery):
+                return False
+            if address in keys and not self._may_enter(delivery):
+                return False
+        if self._pauses and not self._passes_pause(delivery, now):
+            return False
+        if address and keys.setdefault(address, None) is not None:
+            self._lock(address)
+        return True
 
     def release(self, delivery: Delivery) -> None:
         """The delivery ended (or went away): forget its weight and free its key."""

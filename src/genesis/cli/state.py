@@ -1,0 +1,88 @@
+"""`genesis state`: what components keep, as the last commit left it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from genesis.cli.talk import FAILED, Failure, did_you_mean, pretty, printable, say, show, show_json, table, unpacked
+from genesis.cli.where import find_store, json_option, open_store, store_option
+from genesis.engines.outside import Outside
+
+PAGE = 500
+
+
+@click.group()
+def state() -> None:
+    """Look at the committed state of components."""
+
+
+@state.command()
+@click.argument("component")
+@click.argument("key", default="", metavar="[KEY]")
+@store_option
+@json_option
+def get(component: str, key: str, store: str | None, as_json: bool) -> None:
+    """Print the state of one KEY of a COMPONENT; a single component has no key."""
+    outside = open_store(find_store(store))
+    address = f"{component}/{key}"
+    for found, (version, body) in outside.scan_state(address, limit=1):
+        if found == address:
+            fields = unpacked(body)
+            if as_json:
+                show_json({"component": component, "key": key, "version": version, "state": fields})
+            else:
+                show(pretty(fields))
+                say(f"version {version}")
+            return
+    _check_component(outside, component)
+    raise Failure(f"nothing is stored of {component} for key {key!r}: its state is still the initial one", FAILED)
+
+
+@state.command("list")
+@click.argument("component")
+@click.option("--prefix", default="", help="Only keys that start so.")
+@click.option("--after", default="", metavar="KEY", help="Only keys behind this one: the next page.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@store_option
+@json_option
+def list_states(component: str, prefix: str, after: str, limit: int, store: str | None, as_json: bool) -> None:
+    """List the states of a COMPONENT, in the order of their keys."""
+    outside = open_store(find_store(store))
+    rows = _page(outside, component, prefix, after, limit + 1)
+    more, rows = len(rows) > limit, rows[:limit]
+    if not rows:
+        _check_component(outside, component)
+    if as_json:
+        states = [{"key": key, "version": version, "state": fields} for key, version, fields in rows]
+        show_json({"component": component, "states": states, "more": more})
+        return
+    if rows:
+        show(table(["KEY", "VERSION", "STATE"], [[key, str(v), pretty(fields, indent=-1)] for key, v, fields in rows]))
+    else:
+        say(f"nothing is stored of {printable(component)}" + (f" for keys with {prefix!r}" if prefix else ""))
+    if more:
+        say(f"there are more: --after {rows[-1][0]!r}")
+
+
+def _page(outside: Outside, component: str, prefix: str, after: str, limit: int) -> list[tuple[str, int, Any]]:
+    begin = f"{component}/"
+    last = begin + after if after else ""
+    found: list[tuple[str, int, Any]] = []
+    while len(found) < limit:
+        wanted = min(PAGE, limit - len(found))
+        rows = outside.scan_state(begin + prefix, last, wanted)
+        found += [(address[len(begin) :], version, unpacked(body)) for address, (version, body) in rows]
+        if len(rows) < wanted:
+            break
+        last = rows[-1][0]
+    return found
+
+
+def _check_component(outside: Outside, component: str) -> None:
+    """Raises Failure when no component of that name keeps state here."""
+    known = [key.removeprefix("state:") for key, _ in outside.scan("fact") if key.startswith("state:")]
+    if component not in known:
+        names = did_you_mean(component, known) or f"; there are {', '.join(known) or 'none'}"
+        raise Failure(f"no component {component!r} keeps state in {outside.path}{names}", FAILED)
