@@ -52,6 +52,7 @@ class App:
     @overload
     def component(
         self,
+        /,
         *,
         name: str | None = None,
         key: KeyOf | None = None,
@@ -62,28 +63,50 @@ class App:
         order: Order = "hold",
     ) -> Callable[[C], C]: ...
 
-    def component(self, cls: Any = None, /, **options: Any) -> Any:
+    def component(
+        self,
+        cls: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        key: KeyOf | None = None,
+        state: type[State] | None = None,
+        single: bool = False,
+        essential: bool = False,
+        retry: Retry | None = None,
+        order: Order = "hold",
+    ) -> Any:
         """Register a class as a component: keyed (`key=`, with `state=`), `single=True`, or stateless and parallel.
 
         Args:
             cls: The class, when used without arguments.
-            **options: `name` (default: the class's, in kebab-case; it is the address of its state), `key` (field, or
-                function of the message), `state`, `single`, `essential`, `retry`, and `order`: what later deliveries of
-                a key do while one is tried again: ``hold`` (they wait), ``skip`` (they go on), ``park`` (they wait even
-                when its attempts are spent, until a person acts).
+            name: Address of its state; default: the class's name in kebab-case.
+            key: Field, or function of the message, that names the key.
+            state: Class of the state of each key (or of the single instance).
+            single: One instance, one delivery at a time.
+            essential: Weighs three times in the system's health.
+            retry: How failed deliveries are tried again.
+            order: What later deliveries of a key do while one is tried again: ``hold`` (they wait), ``skip`` (they go on),
+                ``park`` (they wait even when its attempts are spent, until a person acts).
 
         Raises:
             DefinitionError: with the place and the line to write.
         """
         where = _caller()
-        given: dict[str, Any] = {"name": None, "key": None, "state": None, "single": False, "essential": False, "retry": None, "order": "hold"}
-        for option in options:
-            if option not in given:
-                raise DefinitionError(f"@app.component has no option {option!r}; it has {', '.join(given)}", where=where)
-        given.update(options)
 
         def register(found: C) -> C:
-            self._components.append(define_component(found, where=where, **given))
+            component = define_component(
+                found,
+                where=where,
+                name=name,
+                key=key,
+                state=state,
+                single=single,
+                essential=essential,
+                retry=retry,
+                order=order,
+            )
+            self._components.append(component)
             return found
 
         return register if cls is None else register(cls)
@@ -92,12 +115,12 @@ class App:
     def source(self, function: F, /) -> F: ...
 
     @overload
-    def source(self, *, name: str | None = None) -> Callable[[F], F]: ...
+    def source(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
 
     def source(self, function: Any = None, /, *, name: str | None = None) -> Any:
-        """Register ``async def source(position: P | None) -> AsyncIterator[tuple[P, Message]]``.
+        """Register a source.
 
-        It is given the last committed position, and yields positions with messages; a position is committed with its event.
+        It is written ``async def source(position: P | None) -> AsyncIterator[tuple[P, Message]]``. It is given the last committed position, and yields positions with messages; a position is committed with its event.
 
         Raises:
             DefinitionError: it is no async generator of one argument.
@@ -140,7 +163,9 @@ class App:
             seed: Decides everything that is left to chance.
             errors: ``raise``: `settle` raises what handlers raised; ``record``: failures are kept in `sim.failures`.
         """
-        from genesis.chaos.simulation import simulation  # imported late: a service that never simulates does not pay for it
+        from genesis.chaos.simulation import (
+            simulation,  # imported late: a service that never simulates does not pay for it
+        )
 
         return simulation(self.definition(), seed=seed, errors=errors)
 

@@ -61,7 +61,9 @@ class Settings:
             name = variable[len(PREFIX) :].lower()
             if name not in known:
                 close = difflib.get_close_matches(name, list(known), 1)
-                raise SettingsError(f"unknown setting {variable}" + (f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""))
+                raise SettingsError(
+                    f"unknown setting {variable}" + (f"; did you mean {PREFIX}{close[0].upper()}?" if close else "")
+                )
             kind: type = type(known[name].default)
             try:
                 given[name] = kind(text)

@@ -91,7 +91,9 @@ class Simulation:
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
-    async def send(self, message: Message, *, id: str | None = None, source: str | None = None, priority: Priority | None = None) -> Receipt:
+    async def send(
+        self, message: Message, *, id: str | None = None, source: str | None = None, priority: Priority | None = None
+    ) -> Receipt:
         """Send an event; returns when it is durable. An armed crash on the way is survived by sending again.
 
         Without an `id` one is given, so that the event is accepted once.

@@ -13,13 +13,12 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, TypeVar
 
-import click
 import msgspec
 
 from genesis.app import App
 from genesis.cli import moment
-from genesis.cli.talk import FAILED, UNREACHABLE, Failure, say
-from genesis.cli.where import F, load_app, open_store
+from genesis.cli.talk import UNREACHABLE, Failure, say
+from genesis.cli.where import open_store
 from genesis.config import Settings, engine_for
 from genesis.core.errors import StoreInUseError
 from genesis.core.message import encode
@@ -31,26 +30,6 @@ T = TypeVar("T")
 Answer = dict[str, Any]
 LOOK_S = 0.005
 """How often an answer is looked for. A look costs some 20 us."""
-
-
-class Refused(Failure):
-    """The owner said no, in its own words."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(str(answer["error"]), FAILED)
-
-
-def app_option(command: F) -> F:
-    """The option `--app`."""
-    return click.option("--app", metavar="MODULE:APP", help="Opens the store here when nobody runs.")(command)
-
-
-def timeout_option(command: F) -> F:
-    """The option `--timeout`."""
-    return click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, metavar="SECONDS",
-        help="How long to wait for the answer of the process that runs.",
-    )(command)  # fmt: skip
 
 
 class Desk:
@@ -104,21 +83,19 @@ def with_owner(store: Path, app: App | None, timeout_s: float, work: Callable[[D
             return asyncio.run(_as_owner(store, app, timeout_s, work))
         except StoreInUseError:
             say(f"genesis: {store} was opened by another process this very moment: asking that one")
-    outside = open_store(store)
-    try:
+    return _at_desk(store, timeout_s, work)
+
+
+def _at_desk(store: Path, timeout_s: float, work: Callable[[Desk], T]) -> T:
+    with open_store(store) as outside:
         return work(Desk(outside, timeout_s))
-    finally:
-        outside.close()
 
 
 def _owned(store: Path) -> bool:
     if not store.exists():
         return False
-    outside = open_store(store)
-    try:
+    with open_store(store) as outside:
         owner = outside.owner()
-    finally:
-        outside.close()
     return owner is not None and owner[2]
 
 
@@ -127,7 +104,7 @@ async def _as_owner(store: Path, app: App, timeout_s: float, work: Callable[[Des
     engine = engine_for(str(store), settings)
     async with Node(app.definition(), engine, settings.node(), rng=SystemRandom(), sources=False).run():
         say(f"genesis: nobody runs {store}: opened here; handlers that begin meanwhile run to their end")
-        return await _beside(lambda: work(Desk(open_store(store), timeout_s)))
+        return await _beside(lambda: _at_desk(store, timeout_s, work))
 
 
 def _beside(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -154,8 +131,3 @@ def _beside(work: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=body, name="genesis-desk", daemon=True).start()
     return done
-
-
-def app_of(spec: str | None) -> App | None:
-    """The application that `--app` names."""
-    return load_app(spec) if spec is not None else None

@@ -147,7 +147,7 @@ def _written_at(path: Path) -> float:
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
-def as_json(health: Health) -> dict[str, Any]:
+def for_programs(health: Health) -> dict[str, Any]:
     """The same for programs."""
     head, ledger, owner, told = health.head, health.ledger, health.owner, health.told
     names = [priority.name for priority in Priority]

@@ -52,8 +52,13 @@ class Letter:
         return unpacked(self.delivery.payload)
 
 
-def letters_of(store: Outside, limit: int | None, skip: int = 0) -> tuple[int, list[Letter]]:
-    """How many there are, and a page of them: the newest but `skip`, newest last; all with `limit` None."""
+def keys_of(store: Outside) -> list[str]:
+    """Keys of all: by priority, then in the order in which they were accepted."""
+    return sorted(letter.key for letter in _all(store))
+
+
+def letters_of(store: Outside, limit: int, skip: int = 0) -> tuple[int, list[Letter]]:
+    """How many there are, and a page of them: the newest `limit` but `skip`, newest last."""
     total = 0
 
     def counted() -> Iterator[Letter]:
@@ -62,10 +67,7 @@ def letters_of(store: Outside, limit: int | None, skip: int = 0) -> tuple[int, l
             total += 1
             yield letter
 
-    if limit is None:
-        found = sorted(counted(), key=_by_age, reverse=True)
-    else:
-        found = heapq.nlargest(limit + skip, counted(), key=_by_age)
+    found = heapq.nlargest(limit + skip, counted(), key=_by_age)
     return total, found[skip:][::-1]
 
 

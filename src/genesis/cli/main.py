@@ -7,7 +7,6 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 settings, definition or store, 4 nobody t
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from genesis.cli.talk import OK, did_you_mean, report, version
+from genesis.cli.talk import OK, deafen, did_you_mean, report, version
 
 SUBCOMMANDS = {
     "run": "Run an application until it is told to stop.",
@@ -85,7 +84,7 @@ def _quiet_pipe() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the interpreter
+        deafen()
         raise click.exceptions.Exit(OK) from None
 
 

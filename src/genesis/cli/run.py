@@ -14,7 +14,7 @@ import click
 
 from genesis.app import App
 from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say, version
-from genesis.cli.where import load_app
+from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings
 from genesis.core.errors import GenesisError
 from genesis.core.ports import CrashPoint, Ledger
@@ -42,6 +42,8 @@ class Stop:
             say("genesis: stopped at once; what was running runs again at the next start")
             os._exit(INTERRUPTED)
         self.signal = number
+        if sys.stderr.isatty():
+            say("stopping in order; once more stops at once")
         self._told.set()
 
     async def told(self) -> None:
@@ -129,9 +131,8 @@ def _stored(store: str) -> Ledger | None:
     """The ledger as the last commit left it; None when it went with the process."""
     if store in ("memory:", ":memory:"):
         return None
-    from genesis.cli.where import open_store, store_path
-
-    head = open_store(store_path(store)).head()
+    with open_store(store_path(store)) as outside:
+        head = outside.head()
     return head.ledger if head is not None else None
 
 

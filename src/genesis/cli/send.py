@@ -13,9 +13,10 @@ from typing import Any
 import click
 import msgspec
 
-from genesis.cli.desk import Answer, Desk, app_of, app_option, timeout_option, with_owner
-from genesis.cli.talk import FAILED, USAGE, Failure, printable, say, show, show_json
-from genesis.cli.where import find_store, json_option, store_option, store_path
+from genesis.cli.desk import Answer, Desk, with_owner
+from genesis.cli.options import app_option, json_option, store_option, timeout_option
+from genesis.cli.talk import FAILED, USAGE, Failure, deafen, printable, say, show, show_json
+from genesis.cli.where import find_both
 from genesis.core.event import Priority
 from genesis.runtime.operate import Request
 
@@ -37,7 +38,12 @@ class Tally:
             self.fail(_at(line) + answer["error"], aloud=bool(line))
             return
         self.accepted += 1
-        receipt = answer["receipt"]
+        try:
+            self._print(kind, answer["receipt"])
+        except BrokenPipeError:
+            deafen()  # the events are what counts: they are sent whether or not somebody reads the receipts
+
+    def _print(self, kind: str, receipt: dict[str, Any]) -> None:
         if self.as_json:
             show_json(receipt)
         elif receipt["duplicate"]:
@@ -81,8 +87,7 @@ def send(
 
     Exit code 1 when an event was refused, 4 when nobody answers.
     """
-    opened = app_of(app)
-    path = store_path(store or f"{opened.name}.db") if opened is not None else find_store(store)
+    path, opened = find_both(store, app)
     tally = Tally(as_json)
     envelope = Request("send", type=type, source=given["source"], priority=given["priority"])
     if body is not None and body != "-":
@@ -172,9 +177,9 @@ def _windows() -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _read(lines: queue.Queue[tuple[int, bytes] | None]) -> None:
-    try:
-        for number, text in enumerate(sys.stdin.buffer, start=1):
+    # Not through sys.stdin: the end of the interpreter would wait for this thread to let go of it.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as stdin:
+        for number, text in enumerate(stdin, start=1):
             if text.strip():
                 lines.put((number, text))
-    finally:
-        lines.put(None)
+    lines.put(None)

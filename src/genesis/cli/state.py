@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from genesis.cli.options import json_option, store_option
 from genesis.cli.talk import FAILED, Failure, did_you_mean, pretty, printable, say, show, show_json, table, unpacked
-from genesis.cli.where import find_store, json_option, open_store, store_option
+from genesis.cli.where import find_store, open_store
 from genesis.engines.outside import Outside
 
 PAGE = 500
@@ -25,19 +26,19 @@ def state() -> None:
 @json_option
 def get(component: str, key: str, store: str | None, as_json: bool) -> None:
     """Print the state of one KEY of a COMPONENT; a single component has no key."""
-    outside = open_store(find_store(store))
     address = f"{component}/{key}"
-    for found, (version, body) in outside.scan_state(address, limit=1):
-        if found == address:
-            fields = unpacked(body)
-            if as_json:
-                show_json({"component": component, "key": key, "version": version, "state": fields})
-            else:
-                show(pretty(fields))
-                say(f"version {version}")
-            return
-    _check_component(outside, component)
-    raise Failure(f"nothing is stored of {component} for key {key!r}: its state is still the initial one", FAILED)
+    with open_store(find_store(store)) as outside:
+        rows = [row for found, row in outside.scan_state(address, limit=1) if found == address]
+        if not rows:
+            _check_component(outside, component)
+    if not rows:
+        raise Failure(f"nothing is stored of {component} for key {key!r}: its state is still the initial one", FAILED)
+    version, fields = rows[0][0], unpacked(rows[0][1])
+    if as_json:
+        show_json({"component": component, "key": key, "version": version, "state": fields})
+        return
+    show(pretty(fields))
+    say(f"version {version}")
 
 
 @state.command("list")
@@ -49,11 +50,11 @@ def get(component: str, key: str, store: str | None, as_json: bool) -> None:
 @json_option
 def list_states(component: str, prefix: str, after: str, limit: int, store: str | None, as_json: bool) -> None:
     """List the states of a COMPONENT, in the order of their keys."""
-    outside = open_store(find_store(store))
-    rows = _page(outside, component, prefix, after, limit + 1)
+    with open_store(find_store(store)) as outside:
+        rows = _page(outside, component, prefix, after, limit + 1)
+        if not rows:
+            _check_component(outside, component)
     more, rows = len(rows) > limit, rows[:limit]
-    if not rows:
-        _check_component(outside, component)
     if as_json:
         states = [{"key": key, "version": version, "state": fields} for key, version, fields in rows]
         show_json({"component": component, "states": states, "more": more})

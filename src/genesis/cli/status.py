@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from genesis.cli import moment
-from genesis.cli.health import Health, as_json, examine
+from genesis.cli.health import Health, examine, for_programs
+from genesis.cli.options import json_option, store_option
 from genesis.cli.talk import FAILED, OK, lasting, painted, printable, show, show_json
-from genesis.cli.where import find_store, json_option, open_store, store_option
+from genesis.cli.where import find_store, open_store
 
 WORDS = {
     "running": ("RUNNING", "green"),
@@ -25,14 +26,15 @@ CUT = 100
 @store_option
 @json_option
 @click.pass_context
-def status(ctx: click.Context, /, store: str | None, **options: bool) -> None:
+def status(ctx: click.Context, /, store: str | None, as_json: bool) -> None:
     """Show where an application stands, read from its store, whether or not it runs.
 
     Exit code 0 when the ledger adds up and a process runs or has stopped in order, else 1.
     """
-    health = examine(open_store(find_store(store)))
-    fields = as_json(health)
-    if options["as_json"]:
+    with open_store(find_store(store)) as outside:
+        health = examine(outside)
+    fields = for_programs(health)
+    if as_json:
         show_json(fields)
     else:
         show("\n".join(_screen(health, fields)))

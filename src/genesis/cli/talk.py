@@ -74,6 +74,11 @@ def show(text: str) -> None:
     click.echo(text)
 
 
+def deafen() -> None:
+    """Print into the void from now on: whoever read our stdout has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show_json(fields: dict[str, Any]) -> None:
     """Print data for programs: one object, on one line."""
     import msgspec

@@ -6,13 +6,12 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
+from typing import TYPE_CHECKING, Any
 
 from genesis.cli.talk import UNFIT, USAGE, Failure, did_you_mean
 from genesis.core.errors import GenesisError
@@ -21,27 +20,11 @@ if TYPE_CHECKING:
     from genesis.app import App
     from genesis.engines.outside import Outside
 
-F = TypeVar("F", bound=Callable[..., Any])
 STORE_MARK = slice(68, 72), b"GENS"
 """Place of the application id in the header of a SQLite file, and ours."""
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
-
-
-def store_option(command: F) -> F:
-    """The option `--store`."""
-    return click.option(
-        "--store",
-        metavar="PATH",
-        envvar="GENESIS_STORE",
-        help="The store; by default $GENESIS_STORE, else the one here.",
-    )(command)
-
-
-def json_option(command: F) -> F:
-    """The option `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def store_path(store: str) -> Path:
@@ -74,6 +57,18 @@ def find_store(store: str | None) -> Path:
     raise Failure("there is no store in this folder: name one with --store PATH or GENESIS_STORE", USAGE)
 
 
+def find_both(store: str | None, app: str | None) -> tuple[Path, App | None]:
+    """The store and, when it was named, the application; without `--store`, the application's own store.
+
+    Raises:
+        Failure: as `find_store` and `load_app`.
+    """
+    if app is None:
+        return find_store(store), None
+    found = load_app(app)
+    return store_path(store or f"{found.name}.db"), found
+
+
 def stores_in(folder: Path) -> list[Path]:
     """The stores of Genesis among the files ``*.db`` of a folder."""
     return [path for path in sorted(folder.glob("*.db")) if _is_store(path)]
@@ -88,15 +83,20 @@ def _is_store(path: Path) -> bool:
         return False
 
 
-def open_store(path: Path) -> Outside:
-    """Open a store for looking at.
+@contextmanager
+def open_store(path: Path) -> Iterator[Outside]:
+    """Look at a store while the block runs.
 
     Raises:
         StoreError: there is none at the path, or it cannot be read.
     """
     from genesis.engines.outside import Outside
 
-    return Outside(path)
+    outside = Outside(path)
+    try:
+        yield outside
+    finally:
+        outside.close()
 
 
 # --- the application ------------------------------------------------------------------------------------------------

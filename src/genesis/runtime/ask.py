@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from genesis.core.errors import AskCycleError, AskError, AskFailedError, DeadlineExceededError, DefinitionError, HandlerTimeoutError
+from genesis.core.errors import (
+    AskCycleError,
+    AskError,
+    AskFailedError,
+    DeadlineExceededError,
+    DefinitionError,
+    HandlerTimeoutError,
+)
 from genesis.core.event import Delivery, Kind
 from genesis.core.message import Request, encode, type_of
 from genesis.core.ports import Batch
@@ -86,7 +93,7 @@ class Asks:
         waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(waiter)
         try:
-            offer = pipeline.gate.offer(request, pipeline.head.ledger, id=ask_id, source=source, headers=headers)
+            offer = pipeline.gate.offer(request, id=ask_id, source=source, headers=headers)
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await asyncio.shield(accepted)
@@ -108,7 +115,9 @@ class Asks:
     async def _answer_now(self, route: Route, request: Request[Any], address: str) -> Any:
         pipeline = self._pipeline
         _, seen = route.codec.checked(request)
-        delivery = Delivery(route.name, address, pipeline.gate.new_id(), pipeline.gate.source, b"", pipeline.clock.wall(), Kind.EXTERNAL)
+        delivery = Delivery(
+            route.name, address, pipeline.gate.new_id(), pipeline.gate.source, b"", pipeline.clock.wall(), Kind.EXTERNAL
+        )
         context = Context(pipeline, route, delivery)
         arguments = [seen, context]
         codec = route.component.state_codec
@@ -147,7 +156,9 @@ class Asks:
         above = (asker.headers or {}).get(CHAIN, "")
         chain = [*above.split("\n"), asker.address] if above else [asker.address]
         if address and address in chain and not route.read_only:
-            raise AskCycleError(f"{' -> '.join(a or '(stateless)' for a in chain)} -> {address}: {address} waits for this answer itself")
+            raise AskCycleError(
+                f"{' -> '.join(a or '(stateless)' for a in chain)} -> {address}: {address} waits for this answer itself"
+            )
         if len(chain) > CHAIN_MAX:
             raise AskCycleError(f"a chain of {len(chain)} asks ends here: {route.name} asks in circles")
         return {CHAIN: "\n".join(chain)}

@@ -30,7 +30,19 @@ class UndecodableError(Exception):
 class Bound:
     """One handler of one node."""
 
-    __slots__ = ("_call", "_codec", "_decode", "_encode", "_executor", "_tick", "route", "stateful", "threaded", "version")
+    __slots__ = (
+        "_call",
+        "_codec",
+        "_decode",
+        "_encode",
+        "_executor",
+        "_tick",
+        "answers",
+        "route",
+        "stateful",
+        "threaded",
+        "version",
+    )
 
     def __init__(self, route: Route, instance: Any, executor: Executor) -> None:
         self.route = route
@@ -41,6 +53,7 @@ class Bound:
         self._decode: Callable[[bytes], Any] = codec.current if codec is not None else bytes
         self._encode: Callable[[Any], bytes] = encode
         self._call: Callable[..., Any] = getattr(instance, route.method)
+        self.answers = route.answer is not None
         self._tick = route.every_s is not None
         self._executor = executor
 

@@ -11,7 +11,7 @@ from collections import deque
 
 import msgspec
 
-from genesis.core.event import LANES, SEQUENCE_BITS, SEQUENCE_MASK, Delivery
+from genesis.core.event import LANES, SEQUENCE_BITS, Delivery
 from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, Batch, Head
 from genesis.runtime.intake import Offer
 
@@ -19,10 +19,25 @@ from genesis.runtime.intake import Offer
 class Group:
     """Members of one commit."""
 
-    __slots__ = ("barriers", "batch", "ended", "emitted", "done", "freed", "messages", "offers", "replies", "rows", "size")
+    __slots__ = (
+        "barriers",
+        "batch",
+        "by_lane",
+        "done",
+        "emitted",
+        "ended",
+        "freed",
+        "messages",
+        "offers",
+        "replies",
+        "rows",
+        "size",
+    )
 
     def __init__(self) -> None:
         self.batch = Batch()
+        self.by_lane: list[list[Delivery]] = []
+        """The new deliveries, once they have ids."""
         self.rows = 0
         self.size = 0
         self.offers: list[Offer] = []
@@ -81,26 +96,29 @@ class Intake:
         ledger.in_lanes += count
 
 
-def number(batch: Batch, head: Head, first_lane: int) -> list[bytes]:
+def number(batch: Batch, head: Head, first_lane: int) -> tuple[list[list[Delivery]], list[bytes]]:
     """Give ids to the new deliveries of a batch, and count them: sequences are given when the group is built.
 
-    Returns the digests of the events that must be remembered.
+    Returns the deliveries by lane, and the digests of the events that must be remembered.
     """
     sequences = head.next_sequence
-    following = [(first_lane + lane) << SEQUENCE_BITS | sequence for lane, sequence in enumerate(sequences)]
+    by_lane: list[list[Delivery]] = [[] for _ in sequences]
     digests: list[bytes] = []
     for delivery in batch.append:
-        lane = 2 * delivery.priority + (delivery.kind == 0)
-        delivery.id = following[lane]
-        following[lane] += 1
+        by_lane[2 * delivery.priority + (delivery.kind == 0)].append(delivery)
         if delivery.mark:
             digests.append(delivery.mark)
-    for lane, sequence in enumerate(sequences):
-        sequences[lane] = following[lane] & SEQUENCE_MASK
-        added = sequences[lane] - sequence
-        head.waiting_by_lane[lane] += added
-        head.born_by_priority[lane >> 1] += added
-    return digests
+    for lane, deliveries in enumerate(by_lane):
+        if deliveries:
+            delivery_id = (first_lane + lane) << SEQUENCE_BITS | sequences[lane]
+            for delivery in deliveries:
+                delivery.id = delivery_id
+                delivery_id += 1
+            count = len(deliveries)
+            sequences[lane] += count
+            head.waiting_by_lane[lane] += count
+            head.born_by_priority[lane >> 1] += count
+    return by_lane, digests
 
 
 def count_done(group: Group, head: Head, ended_by_lane: list[int]) -> None:
@@ -109,9 +127,8 @@ def count_done(group: Group, head: Head, ended_by_lane: list[int]) -> None:
     if not lived:
         return
     ended = [0] * LANES
-    done = group.batch.done
+    group.batch.done += [delivery.id for delivery in lived]
     for delivery in lived:
-        done.append(delivery.id)
         ended[2 * delivery.priority + (delivery.kind == 0)] += 1
     for lane, count in enumerate(ended):
         head.waiting_by_lane[lane] -= count
@@ -134,4 +151,3 @@ def pack_digests(at: float, digests: list[bytes]) -> bytes:
 def unpack_digests(row: bytes) -> tuple[float, bytes]:
     """The inverse of `pack_digests`."""
     return _UNPACK(row)
-

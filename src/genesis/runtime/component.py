@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -177,21 +178,9 @@ def define_component(
     Raises:
         DefinitionError: with the place and the line to write.
     """
-    title = cls.__name__
-    if single and key is not None:
-        raise DefinitionError(f"{title} is single and has a key: it is one or the other", where=where, fix="single=True")
-    if state is not None and not single and key is None:
-        raise DefinitionError(
-            f"{title} has a state and no key: whose state is it?", where=where, fix=f'@app.component(key="...", state={state.__name__})'
-        )
-    if state is not None:
-        _check_state(state, where)
-    if order not in ("hold", "skip", "park"):
-        raise DefinitionError(f"order is {order!r}: hold, skip or park", where=where, fix='order="hold"')
-    if [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]:
-        raise DefinitionError(f"{title}.__init__ takes arguments: a component is made without any", where=where, fix="def __init__(self) -> None:")
+    _check_options(cls, where, key, state, single, order)
     component = Component(
-        name=name or _kebab(title),
+        name=name or _kebab(cls.__name__),
         cls=cls,
         where=where,
         key=key,
@@ -210,15 +199,38 @@ def define_component(
         if hasattr(method, "__genesis_every__"):
             component.routes.append(_tick_route(component, attribute, method, method.__genesis_every__))
     if not component.routes:
-        raise DefinitionError(f"{title} handles nothing", where=where, fix="@on(OrderPlaced) above a method")
+        raise DefinitionError(f"{cls.__name__} handles nothing", where=where, fix="@on(OrderPlaced) above a method")
     seen: dict[str, str] = {}
     for route in component.routes:
         if route.name in seen:
             raise DefinitionError(
-                f"{title} handles {route.codec.type} twice: in {seen[route.name]} and {route.method}", where=where
+                f"{cls.__name__} handles {route.codec.type} twice: in {seen[route.name]} and {route.method}",
+                where=where,
             )
         seen[route.name] = route.method
     return component
+
+
+def _check_options(cls: type, where: str, key: KeyOf | None, state: type[State] | None, single: bool, order: str) -> None:
+    title = cls.__name__
+    if single and key is not None:
+        raise DefinitionError(f"{title} is single and has a key: it is one or the other", where=where, fix="single=True")
+    if state is not None and not single and key is None:
+        raise DefinitionError(
+            f"{title} has a state and no key: whose state is it?",
+            where=where,
+            fix=f'@app.component(key="...", state={state.__name__})',
+        )
+    if state is not None:
+        _check_state(state, where)
+    if order not in ("hold", "skip", "park"):
+        raise DefinitionError(f"order is {order!r}: hold, skip or park", where=where, fix='order="hold"')
+    if [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]:
+        raise DefinitionError(
+            f"{title}.__init__ takes arguments: a component is made without any",
+            where=where,
+            fix="def __init__(self) -> None:",
+        )
 
 
 def _message_route(component: Component, attribute: str, method: Any, mark: OnMark) -> Route:
@@ -255,7 +267,9 @@ def _tick_route(component: Component, attribute: str, method: Any, mark: EveryMa
     where = _where(method)
     if component.key is not None:
         raise DefinitionError(
-            "@every is for single or stateless components: a keyed one has no key at a tick", where=where, fix="ctx.after(60, ...)"
+            "@every is for single or stateless components: a keyed one has no key at a tick",
+            where=where,
+            fix="ctx.after(60, ...)",
         )
     _check_parameters(component, method, ["self", *(["state"] if component.state else []), "ctx"], where)
     return Route(
@@ -296,9 +310,9 @@ def key_text(key: object) -> str:
     Raises:
         InvalidEventError: it is empty, longer than 512 characters, holds a NUL, or is no simple value.
     """
-    if isinstance(key, bool) or not isinstance(key, (str, int)):
-        if key is None or not hasattr(key, "hex") or isinstance(key, (float, bytes)):
-            raise InvalidEventError(f"a key is text, a whole number or a UUID, not {key!r}")
+    simple = isinstance(key, (str, int, UUID)) and not isinstance(key, bool)
+    if not simple:
+        raise InvalidEventError(f"a key is text, a whole number or a UUID, not {key!r}")
     text = str(key)
     if not text or len(text) > KEY_MAX_CHARS or "\0" in text:
         raise InvalidEventError(f"a key has 1 to {KEY_MAX_CHARS} characters and no NUL, not {text[:40]!r}")
@@ -322,7 +336,9 @@ class Definition:
         for component in components:
             if component.name in self.components:
                 other = self.components[component.name].where
-                raise DefinitionError(f"two components are named {component.name!r}; the other is at {other}", where=component.where)
+                raise DefinitionError(
+                    f"two components are named {component.name!r}; the other is at {other}", where=component.where
+                )
             self.components[component.name] = component
             for route in component.routes:
                 self._add(route)
@@ -361,20 +377,26 @@ class Definition:
 
 def _check_state(state: type[State], where: str) -> None:
     if not (isinstance(state, type) and issubclass(state, State)):
-        raise DefinitionError(f"state is {state!r}: a class that extends State", where=where, fix="class Stock(State): left: int = 0")
+        raise DefinitionError(
+            f"state is {state!r}: a class that extends State", where=where, fix="class Stock(State): left: int = 0"
+        )
     try:
         msgspec.msgpack.Decoder(state).decode(msgspec.msgpack.encode(state()))
     except TypeError as error:
         missing = next((f.name for f in msgspec.structs.fields(state) if f.required), "...")
         raise DefinitionError(
-            f"{state.__name__} cannot begin empty: {error}", where=where, fix=f"{missing}: {fields_of(state).get(missing, 'int')} = ..."
+            f"{state.__name__} cannot begin empty: {error}",
+            where=where,
+            fix=f"{missing}: {fields_of(state).get(missing, 'int')} = ...",
         ) from error
     except msgspec.ValidationError as error:
         raise DefinitionError(f"a default of {state.__name__} does not fit its type: {error}", where=where) from error
 
 
 def _check_parameters(component: Component, method: Any, wanted: list[str], where: str) -> None:
-    taken = [p.name for p in inspect.signature(method).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    taken = [
+        p.name for p in inspect.signature(method).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     if len(taken) != len(wanted):
         begin = "async def" if inspect.iscoroutinefunction(method) else "def"
         raise DefinitionError(
@@ -386,7 +408,9 @@ def _check_parameters(component: Component, method: Any, wanted: list[str], wher
 
 def _kebab(name: str) -> str:
     """``RebookingLedger`` -> ``rebooking-ledger``."""
-    return "".join(f"-{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name))
+    return "".join(
+        f"-{c.lower()}" if c.isupper() and i and not name[i - 1].isupper() else c.lower() for i, c in enumerate(name)
+    )
 
 
 def _where(method: Any) -> str:

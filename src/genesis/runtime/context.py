@@ -18,8 +18,8 @@ from genesis.core.message import Message, Request, encode
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
 
 if TYPE_CHECKING:
-    from genesis.runtime.pipeline import Pipeline
     from genesis.runtime.component import Route
+    from genesis.runtime.pipeline import Pipeline
 
 A = TypeVar("A")
 T = TypeVar("T")

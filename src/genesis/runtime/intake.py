@@ -16,7 +16,7 @@ from msgspec import Struct
 from genesis.core.errors import BatchLimitError, DrainingError, IntakeFullError, InvalidEventError, UnknownTypeError
 from genesis.core.event import Delivery, Priority, Receipt
 from genesis.core.message import UNFIT, Message, MessageCodec, encode, type_of
-from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS, Clock, Ledger
+from genesis.core.ports import Clock, Ledger
 from genesis.layers.prevention.admission import Admission
 from genesis.layers.prevention.horizon import Horizon
 from genesis.layers.recovery.pending import KEY_MAX, PendingWork
@@ -63,8 +63,10 @@ class Gate:
         horizon: Horizon,
         admission: Admission,
         pending: PendingWork,
+        ledger: Ledger,
         rng: Random,
     ) -> None:
+        self._ledger = ledger
         self.source = definition.name
         self.open = True
         self._definition = definition
@@ -87,7 +89,6 @@ class Gate:
     def offer(
         self,
         message: Message,
-        ledger: Ledger,
         id: str | None = None,
         source: str | None = None,
         priority: Priority | None = None,
@@ -101,7 +102,7 @@ class Gate:
         """
         if source is None:
             source = self.source
-        mark = b""
+        mark, ledger = b"", self._ledger
         if id is None:
             id = self.new_id()
         else:
@@ -110,7 +111,7 @@ class Gate:
                 return self._duplicate(into, id, source, mark)
         try:
             if not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit:
-                self._refuse(ledger)
+                self._refuse()
             deliveries = self.deliveries(message, id, source, 0, priority, headers)
             if not deliveries:
                 route = self._definition.routes_of(type_of(type(message)))[0]
@@ -154,10 +155,10 @@ class Gate:
             offer.waiter = first.waiter
         return offer
 
-    def _refuse(self, ledger: Ledger) -> NoReturn:
+    def _refuse(self) -> NoReturn:
         if not self.open:
             raise DrainingError("the node is draining: send to another, or again after the restart")
-        refusal = self._admission.ask(ledger.in_lanes + ledger.in_pending)
+        refusal = self._admission.ask(self._ledger.waiting)
         assert refusal is not None
         raise IntakeFullError(*refusal)
 
@@ -200,7 +201,22 @@ class Gate:
             address = route.address_of(seen)
             return [
                 Delivery(
-                    route.name, address, event_id, source, payload, born_at, kind, level, expires_at, "", headers, 0, 0, "", b"", seen
+                    route.name,
+                    address,
+                    event_id,
+                    source,
+                    payload,
+                    born_at,
+                    kind,
+                    level,
+                    expires_at,
+                    "",
+                    headers,
+                    0,
+                    0,
+                    "",
+                    b"",
+                    seen,
                 )
             ]
         return [

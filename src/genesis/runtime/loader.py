@@ -107,7 +107,11 @@ class Loader:
             upto = wall + pending_layer.WHEEL_S
             rows = await pipeline.engine.due_pending(pipeline.partition, upto, pending.loaded_to, LOAD_ROWS)
             stale = self._changed_pending()
-            pending.load([row for row in rows if row.delivery.id not in stale], rows[-1] if len(rows) == LOAD_ROWS else None, upto)
+            pending.load(
+                [row for row in rows if row.delivery.id not in stale],
+                rows[-1] if len(rows) == LOAD_ROWS else None,
+                upto,
+            )
             for row in stale.values():
                 if row is not None and row.due is not None:
                     pending.schedule(row)
@@ -179,7 +183,9 @@ class Loader:
                 pipeline.group.batch.put("fact", f"every:{timer.type}", None)
                 pipeline.group.rows += 1
                 return
-            pipeline.outcomes.born([Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)])
+            pipeline.outcomes.born(
+                [Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)]
+            )
             missed = (wall - timer.due) // timer.every_s
             following = copy.copy(timer)
             following.due = timer.due + (missed + 1) * timer.every_s

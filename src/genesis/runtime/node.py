@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
@@ -63,7 +63,7 @@ class NodeSettings:
     grace_s: float = GRACE_S
     dedupe_s: float = KEEP_S
     dedupe_ids: int = KEEP_IDS
-    admission: AdmissionSettings = AdmissionSettings()
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
 
     def __post_init__(self) -> None:
         for name in ("slots", "window_bytes", "cache_bytes", "threads", "dedupe_ids"):
@@ -137,7 +137,7 @@ class Node:
             RefusedError: not accepted; its kinds say why and when to come back.
         """
         pipeline = self._ready()
-        offer = pipeline.gate.offer(message, pipeline.head.ledger, id, source, priority, headers)
+        offer = pipeline.gate.offer(message, id, source, priority, headers)
         accepted = pipeline.accept(offer)
         if accepted is None:
             self._sent += 1
@@ -163,7 +163,7 @@ class Node:
             if offer is not None and (len(offer.deliveries) >= BATCH_RECORDS // 2 or offer.size > 1 << 19):
                 await self._take(offer, waiting)
                 offer = None
-            offer = pipeline.gate.offer(message, pipeline.head.ledger, source=source, into=offer)
+            offer = pipeline.gate.offer(message, source=source, into=offer)
             receipts.append(offer.receipt)
         if offer is not None:
             await self._take(offer, waiting)
@@ -232,7 +232,9 @@ class Node:
         for found in self._definition.components.values():
             if found.cls is component and found.state_codec is not None:
                 return found
-        raise GenesisError(f"{getattr(component, '__name__', component)} is no component with a state of {self._definition.name}")
+        raise GenesisError(
+            f"{getattr(component, '__name__', component)} is no component with a state of {self._definition.name}"
+        )
 
     # --- a life -----------------------------------------------------------------------------------------------------
 
@@ -266,7 +268,9 @@ class Node:
         if self._error is not None:
             raise self._error
 
-    async def _live(self, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor, body: asyncio.Task[Any]) -> None:
+    async def _live(
+        self, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor, body: asyncio.Task[Any]
+    ) -> None:
         """Load the partition and serve it, again after each failure of the store, until the stop."""
         failures = 0
         while True:
@@ -278,14 +282,16 @@ class Node:
                     opened.set_exception(error)
                     return
                 if failures >= REOPENS or stop.is_set() or not isinstance(error, StoreError):
-                    return self._give_up(StoreFailedError(f"the store could not be opened again: {error}"), stop, body)
+                    self._give_up(StoreFailedError(f"the store could not be opened again: {error}"), stop, body)
+                    return
                 await asyncio.sleep(0.1 * failures)
                 continue
             failure = await self._serve(loaded, opened, stop, executor)
             if failure is None:
                 return
             if not isinstance(failure, StoreError) or isinstance(failure, FencedError):
-                return self._give_up(failure, stop, body)
+                self._give_up(failure, stop, body)
+                return
             failures = 0
             log.error("the store failed, it is opened again: %s", failure)
 
@@ -326,7 +332,10 @@ class Node:
         pipeline, supervisor = loaded.pipeline, Supervisor()
         slots = self._slots = Slots(
             pipeline,
-            {name: Bound(route, self._instances[route.component.name], executor) for name, route in self._definition.routes.items()},
+            {
+                name: Bound(route, self._instances[route.component.name], executor)
+                for name, route in self._definition.routes.items()
+            },
             spawn=supervisor.spawn,
             count=self._settings.slots,
             grace_s=self._settings.grace_s,
@@ -345,7 +354,12 @@ class Node:
         return await self._drain(pipeline, slots, supervisor)
 
     async def _start(
-        self, pipeline: Pipeline, slots: Slots, suspects: list[Delivery], supervisor: Supervisor, opened: asyncio.Future[None]
+        self,
+        pipeline: Pipeline,
+        slots: Slots,
+        suspects: list[Delivery],
+        supervisor: Supervisor,
+        opened: asyncio.Future[None],
     ) -> None:
         for suspect in suspects:
             await slots.run_alone(suspect, SUSPECT_S)
@@ -359,7 +373,9 @@ class Node:
         if not opened.done():
             opened.set_result(None)
 
-    async def _broken(self, pipeline: Pipeline, supervisor: Supervisor, error: BaseException, opened: asyncio.Future[None]) -> BaseException:
+    async def _broken(
+        self, pipeline: Pipeline, supervisor: Supervisor, error: BaseException, opened: asyncio.Future[None]
+    ) -> BaseException:
         """Drop the partition: its layers, attempts and tasks."""
         self._pipeline = None
         stubborn = await supervisor.stop(self._settings.grace_s)

@@ -72,7 +72,7 @@ class Operator:
         if request.kind == "send":
             message = pipeline.gate.message(request.type, request.fields)
             priority = Priority[request.priority.upper()] if request.priority else None
-            offer = pipeline.gate.offer(message, pipeline.head.ledger, id=request.id, source=request.source, priority=priority)
+            offer = pipeline.gate.offer(message, id=request.id, source=request.source, priority=priority)
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await accepted

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from genesis.core.errors import UnavailableError
 from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Pending, Reason, Timer
 from genesis.core.message import encode
+from genesis.core.ports import StateRow
 from genesis.layers.recovery.failure import Dead, verdict
+from genesis.runtime.bound import Bound
 from genesis.runtime.context import Context
 
 if TYPE_CHECKING:
@@ -34,21 +36,30 @@ class Outcomes:
 
     # --- an attempt ended -------------------------------------------------------------------------------------------
 
-    def done(self, context: Context, state: bytes | None, result: Any) -> None:
-        """The handler succeeded. `state` is its encoded state, None when nothing changed."""
-        pipeline, delivery, route = self._pipeline, context._delivery, context._route
-        group = pipeline.group
+    def succeeded(self, context: Context, bound: Bound, state: Any, row: StateRow, result: Any) -> None:
+        """The handler succeeded: its state, if that changed, and all it collected join the group.
+
+        Raises:
+            StateTooLargeError: nothing has joined; the attempt failed after all.
+        """
+        pipeline, delivery, group = self._pipeline, context._delivery, self._pipeline.group
+        body: bytes | None = None
+        if state is not None:
+            body = bound.changed(context, state, row)
+        elif bound.threaded:
+            body, result = result
+        context._closed = True
         if not group.rows:
             pipeline.work.set()
-        if state is not None:
-            pipeline.overlay.put(delivery.address, (route.state_version, state))
+        if body is not None:
+            pipeline.overlay.put(delivery.address, (bound.version, body))
             group.rows += 2
-            group.size += len(state)
+            group.size += len(body)
         else:
             group.rows += 1
         if context._used:
             self._collect(context)
-        if route.answer is not None:
+        if bound.answers:
             group.replies.append((ask_key(delivery.source, delivery.event_id), encode((True, result))))
         if pipeline.lanes.any_paused:
             pipeline.lanes.works(delivery.route)

@@ -63,7 +63,15 @@ class Pipeline:
         self.crash, self.observe = crash, observe
         self.pending = PendingWork()
         self.timers = Timers()
-        self.gate = Gate(definition, clock=clock, horizon=horizon, admission=admission, pending=self.pending, rng=rng)
+        self.gate = Gate(
+            definition,
+            clock=clock,
+            horizon=horizon,
+            admission=admission,
+            pending=self.pending,
+            ledger=head.ledger,
+            rng=rng,
+        )
         self.intake = Intake()
         self.asks = Asks(self)
         self.outcomes = Outcomes(self)
@@ -119,7 +127,9 @@ class Pipeline:
         head.commit_id += 1
         head.clean = False
         head.running = list(self.running)
-        digests = number(batch, head, self.partition * LANES) if batch.append else None
+        digests: list[bytes] = []
+        if batch.append:
+            group.by_lane, digests = number(batch, head, self.partition * LANES)
         batch.state = self.overlay.seal()
         batch.timers = self.timers.seal()
         if digests:
@@ -189,7 +199,9 @@ class Pipeline:
         self._answer(group)
         if self.crash is not None:
             self.crash(CrashPoint.HANDOFF)
-        self._hand_off(batch.append)
+        if group.by_lane:
+            self.lanes.hand_off(group.by_lane)
+            self.wake_slots()
         for address in group.freed:
             if self.pending.needs_next(address):
                 self.promotions.add(address)
@@ -227,18 +239,12 @@ class Pipeline:
                 self.gate.in_flight.pop(delivery.mark, None)
         _resolve(offer.waiter, error)
 
-    def _hand_off(self, deliveries: list[Delivery]) -> None:
-        """Put new deliveries into their windows, directly where the window has seen all before them."""
-        if deliveries:
-            self.lanes.hand_off(deliveries)
-            self.wake_slots()
-
     # --- 5. run: what a slot needs ----------------------------------------------------------------------------------
 
     async def prefetch(self, deliveries: list[Delivery]) -> None:
         """Read the states that these deliveries will need and that are not in memory, in one go."""
-        known = self.overlay.known
-        missing = {d.address: None for d in deliveries if d.address and not known(d.address)}
+        newest = self.overlay.get
+        missing = {d.address: None for d in deliveries if d.address and newest(d.address) is None}
         if missing:
             await self.load_states(list(missing))
 
@@ -246,8 +252,7 @@ class Pipeline:
         """Read committed states into the cache."""
         rows = await self.engine.load_state(self.partition, addresses)
         for address in addresses:
-            if not self.overlay.known(address):
-                self.overlay.cache(address, rows.get(address, ABSENT))
+            self.overlay.cache(address, rows.get(address, ABSENT))
 
     async def room(self) -> None:
         """Wait while the open group is full: handlers do not run ahead of the writer."""

@@ -75,7 +75,7 @@ async def _pending(pipeline: Pipeline) -> None:
             if row.reason in (Reason.SLOW, Reason.SUSPECT) and delivery.id not in pipeline.head.running:
                 delivery.pending = str(row.reason)
                 pipeline.lanes.offer(delivery)
-    for address in pipeline.pending.keys():
+    for address in pipeline.pending.addresses():
         rank = pipeline.pending.rank(address)
         if rank is not None and pipeline.outcomes.holds(address.partition("/")[0]):
             pipeline.lanes.hold(address, rank)
@@ -125,7 +125,9 @@ async def _schedules(pipeline: Pipeline) -> None:
         if known.get(key) == period or route.every_s is None:
             continue
         address = route.component.address() or route.component.name
-        pipeline.timers.set(schedule_timer(route.name, route.method, address, route.every_s, pipeline.clock.wall(), tick_payload()))
+        pipeline.timers.set(
+            schedule_timer(route.name, route.method, address, route.every_s, pipeline.clock.wall(), tick_payload())
+        )
         pipeline.group.batch.put("fact", key, period)
         pipeline.group.rows += 1
 
@@ -183,5 +185,3 @@ def _difference(before: dict[str, str], now: dict[str, str]) -> str:
     lines = [f"    - {field}: {kind}\n" for field, kind in before.items() if now.get(field) != kind]
     lines += [f"    + {field}: {kind}\n" for field, kind in now.items() if before.get(field) != kind]
     return "".join(lines) or "    (a nested struct changed)\n"
-
-

@@ -12,7 +12,14 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from genesis.core.errors import GenesisError, HandlerTimeoutError, StoreChangedError, StoreError, StoreNewerError, UnavailableError
+from genesis.core.errors import (
+    GenesisError,
+    HandlerTimeoutError,
+    StoreChangedError,
+    StoreError,
+    StoreNewerError,
+    UnavailableError,
+)
 from genesis.core.event import Delivery
 from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, StateRow
 from genesis.layers.recovery.overlay import ABSENT
@@ -36,7 +43,7 @@ BUSY_RETRY_S = 30.0
 """Wait before a state that this code cannot read is tried again."""
 
 
-class _SlotOver(Exception):
+class _SlotOver(Exception):  # noqa: N818 - a way out, not an error
     """The slot was replaced while its handler would not end."""
 
 
@@ -55,7 +62,8 @@ class Slots:
     ) -> None:
         self._pipeline = pipeline
         self._bound = bound
-        self._overlay = pipeline.overlay
+        self._succeed = pipeline.outcomes.succeeded
+        self._newest = pipeline.overlay.get
         self._spawn = spawn
         self._count = count
         self._grace_s = grace_s
@@ -200,7 +208,7 @@ class Slots:
         if bound is None or (delivery.expires_at is not None and delivery.expires_at <= self._pipeline.clock.wall()):
             self._ends_unrun(delivery, bound)
             return None
-        row = self._overlay.get(delivery.address) if bound.stateful else ABSENT
+        row = self._newest(delivery.address) if bound.stateful else ABSENT
         if row is None or self._careful > 0:
             return self._prepared(delivery, bound)
         return self._attempt(Context(self._pipeline, bound.route, delivery), bound, row)
@@ -209,13 +217,13 @@ class Slots:
         """Run it after its state was read and, following an unclean end, after it was stored that it runs."""
         pipeline = self._pipeline
         context = Context(pipeline, bound.route, delivery)
-        if not self._overlay.known(delivery.address) and bound.stateful:
+        if bound.stateful and self._newest(delivery.address) is None:
             await self._aside(pipeline.load_states([delivery.address]))
         if self._careful > 0:
             self._careful -= 1
             pipeline.running[delivery.id] = context
             await self._aside(pipeline.barrier())
-        row = self._overlay.get(delivery.address) if bound.stateful else ABSENT
+        row = self._newest(delivery.address) if bound.stateful else ABSENT
         waits = self._attempt(context, bound, row or ABSENT)
         if waits is not None:
             await waits
@@ -233,43 +241,43 @@ class Slots:
             try:
                 waiting_for = handler.send(None)
             except StopIteration as stop:
-                self._succeeded(context, bound, state, row, stop.value)
+                self._succeed(context, bound, state, row, stop.value)
             else:
                 return self._suspended(context, bound, handler, state, row, waiting_for)
         except BaseException as error:
             self._failed(context, error)
-        self._over(delivery)
-        return None
-
-    def _succeeded(self, context: Context, bound: Bound, state: Any, row: StateRow, result: Any) -> None:
-        if state is not None:
-            body = bound.changed(context, state, row)
-        elif bound.threaded:
-            body, result = result
-        else:
-            body = None
-        context._closed = True
-        self._pipeline.outcomes.done(context, body, result)
-
-    def _over(self, delivery: Delivery) -> None:
-        """The attempt ended: its key is free."""
         pipeline = self._pipeline
         if pipeline.running:
-            pipeline.running.pop(delivery.id, None)
-            self._ended.set()
+            self._over(delivery)
         pipeline.lanes.release(delivery)
+        return None
+
+    def _over(self, delivery: Delivery) -> None:
+        self._pipeline.running.pop(delivery.id, None)
+        self._ended.set()
 
     def _ends_unrun(self, delivery: Delivery, bound: Bound | None) -> None:
         """Nobody handles it any more, or its life is over."""
         outcomes = self._pipeline.outcomes
         if bound is None:
-            outcomes.dead(delivery, "unhandled", f"this version of the application has no handler {delivery.route}", delivery.attempt)
+            outcomes.dead(
+                delivery,
+                "unhandled",
+                f"this version of the application has no handler {delivery.route}",
+                delivery.attempt,
+            )
         else:
             outcomes.expired(delivery)
         self._pipeline.lanes.release(delivery)
 
     async def _suspended(
-        self, context: Context, bound: Bound, handler: Coroutine[Any, Any, Any], state: Any, row: StateRow, waiting_for: Any
+        self,
+        context: Context,
+        bound: Bound,
+        handler: Coroutine[Any, Any, Any],
+        state: Any,
+        row: StateRow,
+        waiting_for: Any,
     ) -> None:
         """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
         pipeline, timeout_s = self._pipeline, bound.route.timeout_s
@@ -286,10 +294,11 @@ class Slots:
             finally:
                 self._pulling += 1
                 self._resumed(context, limit)
-            self._succeeded(context, bound, state, row, result)
+            self._succeed(context, bound, state, row, result)
         except BaseException as error:
             self._failed(context, error)
         self._over(context._delivery)
+        pipeline.lanes.release(context._delivery)
 
     def _resumed(self, context: Context, limit: asyncio.TimerHandle | None) -> None:
         """The handler stopped waiting. Raises what overrules its own end."""
@@ -320,7 +329,10 @@ class Slots:
         self.stuck += 1
         log.error("%s ignores its cancellation after %s s: given up", context._route.name, context._route.timeout_s)
         del pipeline.running[delivery.id]
-        pipeline.outcomes.failed(context, HandlerTimeoutError(f"{context._route.name} took over {context._route.timeout_s} s and ignored its cancellation"))
+        pipeline.outcomes.failed(
+            context,
+            HandlerTimeoutError(f"{context._route.name} took over {context._route.timeout_s} s and ignored its cancellation"),
+        )
         pipeline.lanes.release(delivery)
         self.wake()
 

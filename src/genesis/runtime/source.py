@@ -49,7 +49,11 @@ def define_source(function: Any, name: str | None) -> Source:
             fix=f"async def {function.__name__}(position: int | None) -> AsyncIterator[tuple[int, Message]]: ... yield position, message",
         )
     if len(inspect.signature(function).parameters) != 1:
-        raise DefinitionError(f"{function.__name__} takes one argument, the last committed position", where=where, fix="(position: int | None)")
+        raise DefinitionError(
+            f"{function.__name__} takes one argument, the last committed position",
+            where=where,
+            fix="(position: int | None)",
+        )
     parameter = next(iter(inspect.signature(function).parameters))
     try:
         position_type = typing.get_type_hints(function).get(parameter, Any)
@@ -128,7 +132,7 @@ class SourceRunner:
         packed = encode(place)
         while True:
             try:
-                offer = pipeline.gate.offer(message, pipeline.head.ledger, source=f"{pipeline.gate.source}/{self.source.name}")
+                offer = pipeline.gate.offer(message, source=f"{pipeline.gate.source}/{self.source.name}")
             except IntakeFullError as full:
                 pipeline.head.ledger.offered -= 1  # held back, not refused
                 pipeline.head.ledger.refused -= 1
@@ -143,9 +147,10 @@ class SourceRunner:
 
     async def _breathe(self) -> None:
         """On an engine that never waits: let the handlers keep up."""
-        await asyncio.sleep(0)
-        while self._pipeline.lanes.count() > 8 * IN_FLIGHT:
+        while True:
             await asyncio.sleep(0)
+            if self._pipeline.lanes.count() <= 8 * IN_FLIGHT:
+                return
 
 
 class _ProgressError(Exception):

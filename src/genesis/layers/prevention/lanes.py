@@ -10,7 +10,7 @@ Source: deficit round robin (Shreedhar and Varghese, 1995) with the quanta of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from genesis.core.event import LANES, PRIORITIES, Delivery
 
@@ -105,24 +105,27 @@ class Lanes:
         lane.bytes += len(delivery.payload) + DELIVERY_BYTES
         self._ready |= 1 << delivery.priority
 
-    def hand_off(self, deliveries: Iterable[Delivery]) -> None:
-        """Put new deliveries into their windows, directly where the window has seen all before them.
+    def hand_off(self, by_lane: Sequence[list[Delivery]]) -> None:
+        """Put new deliveries, given by lane, into their windows, directly where a window has seen all before them.
 
-        The others stay in the store, and a decoded message is not kept for them.
+        The others stay in the store, and a decoded message is not kept for them. A window is over its bound by one group
+        at most.
         """
-        lanes, limit, ready = self.lanes, self.window_bytes, self._ready
-        for delivery in deliveries:
-            lane = lanes[2 * delivery.priority + (delivery.kind == 0)]
-            if lane.loaded == lane.last and lane.bytes < limit:
-                lane.loaded = lane.last = delivery.id
-                lane.ready.append(delivery)
-                lane.count += 1
-                lane.bytes += len(delivery.payload) + DELIVERY_BYTES
-                ready |= 1 << delivery.priority
+        for index, deliveries in enumerate(by_lane):
+            if not deliveries:
+                continue
+            lane = self.lanes[index]
+            direct = lane.loaded == lane.last and lane.bytes < self.window_bytes
+            lane.last = deliveries[-1].id
+            if direct:
+                lane.loaded = lane.last
+                lane.ready += deliveries
+                lane.count += len(deliveries)
+                lane.bytes += sum([len(d.payload) for d in deliveries]) + DELIVERY_BYTES * len(deliveries)
+                self._ready |= 1 << (index >> 1)
             else:
-                lane.last = delivery.id
-                delivery.message = None
-        self._ready = ready
+                for delivery in deliveries:
+                    delivery.message = None
 
     # --- out --------------------------------------------------------------------------------------------------------
 

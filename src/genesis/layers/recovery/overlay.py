@@ -1,13 +1,15 @@
 """Which state does the next delivery read? Committed bytes, under what is sealed, under what is open.
 
 In: encoded states as attempts succeed, and the fate of each commit. Out: the newest bytes of an address. Committed
-states live in a cache bounded in bytes; a missing one is read from the store. A failed commit drops the two upper layers
-as a whole: there is no rollback of one event.
+states live in a cache bounded in bytes; a missing one is read from the store. A failed commit drops the whole object: there
+is no rollback of one event.
 
 Source: the rule "local state is changed only by the commit; uncommitted changes live in an overlay" (Kafka KIP-892).
 """
 
 from __future__ import annotations
+
+from itertools import islice
 
 from genesis.core.ports import StateRow
 
@@ -15,42 +17,37 @@ CACHE_BYTES = 64 << 20
 """Committed states kept in memory: a hundred thousand small ones."""
 ROW_BYTES = 150
 """What a cached row weighs beside its body."""
+TRIM_SHARE = 16
+"""A full cache forgets the oldest sixteenth at once: the search for what may go is paid once for many."""
 ABSENT: StateRow = (0, b"")
 """An address without a stored state, remembered so that it is not looked up again."""
 
 
 class Overlay:
-    """Three layers of state per address."""
+    """The newest state per address, and which of them are not committed yet."""
 
-    __slots__ = ("_bytes", "_committed", "_open", "_sealed", "cache_bytes")
+    __slots__ = ("_bytes", "_newest", "_open", "_sealed", "cache_bytes", "get")
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self.cache_bytes = cache_bytes
-        self._committed: dict[str, StateRow] = {}
+        self._newest: dict[str, StateRow] = {}
         self._sealed: dict[str, StateRow] = {}
         self._open: dict[str, StateRow] = {}
         self._bytes = 0
-
-    def get(self, address: str) -> StateRow | None:
-        """The newest row; `ABSENT` when there is none; None when the store must be asked."""
-        row = self._open.get(address)
-        if row is None:
-            row = self._sealed.get(address)
-            if row is None:
-                row = self._committed.get(address)
-        return row
+        self.get = self._newest.get
+        """The newest row of an address; `ABSENT` when there is none; None when the store must be asked."""
 
     def committed(self, address: str) -> StateRow | None:
         """The committed row; `ABSENT` when there is none; None when the store must be asked."""
-        return self._committed.get(address)
-
-    def known(self, address: str) -> bool:
-        """Whether `get` needs no store."""
-        return address in self._committed or address in self._sealed or address in self._open
+        if address in self._open or address in self._sealed:
+            return None
+        return self._newest.get(address)
 
     def put(self, address: str, row: StateRow) -> None:
         """An attempt succeeded: its state belongs to the open group."""
-        self._open[address] = row
+        old = self._newest.get(address)
+        self._bytes += len(row[1]) - len(old[1]) if old is not None else len(row[1]) + ROW_BYTES
+        self._newest[address] = self._open[address] = row
 
     def seal(self) -> dict[str, StateRow]:
         """The open layer goes into the commit under way, which there is one of at most."""
@@ -60,31 +57,21 @@ class Overlay:
 
     def settle(self) -> None:
         """The sealed layer is committed."""
-        committed, added = self._committed, 0
-        for address, row in self._sealed.items():
-            old = committed.pop(address, None)
-            committed[address] = row
-            added += len(row[1]) - len(old[1]) if old is not None else len(row[1]) + ROW_BYTES
         self._sealed = {}
-        self._bytes += added
         self._trim()
-
-    def drop(self) -> None:
-        """The commit failed: only what the store holds counts, and that is read anew."""
-        self._committed, self._sealed, self._open, self._bytes = {}, {}, {}, 0
 
     def cache(self, address: str, row: StateRow) -> None:
-        """A committed row, to the young end of the cache; the oldest make room."""
-        committed = self._committed
-        old = committed.pop(address, None)
-        if old is not None:
-            self._bytes -= len(old[1]) + ROW_BYTES
-        committed[address] = row
-        self._bytes += len(row[1]) + ROW_BYTES
-        self._trim()
+        """A committed row that was read from the store; a newer one stays."""
+        if address not in self._newest:
+            self._newest[address] = row
+            self._bytes += len(row[1]) + ROW_BYTES
+            self._trim()
 
     def _trim(self) -> None:
-        committed = self._committed
-        while self._bytes > self.cache_bytes and len(committed) > 1:
-            oldest = next(iter(committed))
-            self._bytes -= len(committed.pop(oldest)[1]) + ROW_BYTES
+        """Forget what came first until the rest fits; what is not committed stays."""
+        if self._bytes <= self.cache_bytes:
+            return
+        kept = self._open.keys() | self._sealed.keys()
+        for address in list(islice(self._newest, len(self._newest) // TRIM_SHARE + 1)):
+            if address not in kept:
+                self._bytes -= len(self._newest.pop(address)[1]) + ROW_BYTES

@@ -99,7 +99,7 @@ class PendingWork:
         key.held -= 1
         key.active += 1
 
-    def keys(self) -> list[str]:
+    def addresses(self) -> list[str]:
         """Addresses with pending work."""
         return list(self._keys)
 
