@@ -16,7 +16,9 @@ from genesis.core.errors import DefinitionError
 from genesis.core.message import State
 from genesis.core.ports import Crasher
 from genesis.layers.recovery.failure import Retry
-from genesis.runtime.component import Component, Definition, KeyOf, Order, define_component
+from genesis.runtime.component import Component, KeyOf, Order, define_component
+from genesis.runtime.definition import Definition
+from genesis.runtime.life import Life
 from genesis.runtime.node import Node
 from genesis.runtime.source import Source, define_source
 
@@ -118,9 +120,10 @@ class App:
     def source(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
 
     def source(self, function: Any = None, /, *, name: str | None = None) -> Any:
-        """Register a source.
+        """Register a source: an async generator of (position, message).
 
-        It is written ``async def source(position: P | None) -> AsyncIterator[tuple[P, Message]]``. It is given the last committed position, and yields positions with messages; a position is committed with its event.
+        It is written ``async def source(position: P | None) -> AsyncIterator[tuple[P, Message]]``, and is given the last
+        committed position; a position is committed with its event.
 
         Raises:
             DefinitionError: it is no async generator of one argument.
@@ -154,20 +157,23 @@ class App:
         """
         settings = settings or Settings.from_environment()
         engine = engine_for(store or settings.store or f"{self.name}.db", settings, crash)
-        return Node(self.definition(), engine, settings.node(), rng=SystemRandom(), crash=crash).run()
+        return Node(Life(self.definition(), engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
-    def simulate(self, *, seed: int = 0, errors: str = "raise") -> AbstractAsyncContextManager[Simulation]:
+    def simulate(
+        self, *, seed: int = 0, errors: str = "raise", settings: Settings | None = None
+    ) -> AbstractAsyncContextManager[Simulation]:
         """Run the application in virtual time on the memory engine: ``async with app.simulate() as sim:``.
 
         Args:
             seed: Decides everything that is left to chance.
             errors: ``raise``: `settle` raises what handlers raised; ``record``: failures are kept in `sim.failures`.
+            settings: Limits; default: the defaults, whatever the environment says.
         """
         from genesis.chaos.simulation import (
             simulation,  # imported late: a service that never simulates does not pay for it
         )
 
-        return simulation(self.definition(), seed=seed, errors=errors)
+        return simulation(self.definition(), seed=seed, errors=errors, settings=(settings or Settings()).node())
 
 
 def _caller() -> str:

@@ -14,7 +14,7 @@ from genesis.layers.prevention.admission import BACKLOG_MAX, DISK_RESERVE_BYTES,
 from genesis.layers.prevention.horizon import KEEP_IDS, KEEP_S
 from genesis.layers.prevention.lanes import WINDOW_BYTES
 from genesis.layers.recovery.overlay import CACHE_BYTES
-from genesis.runtime.node import DRAIN_S, NodeSettings
+from genesis.runtime.life import DRAIN_S, NodeSettings
 from genesis.runtime.slot import GRACE_S, SLOTS
 
 PREFIX = "GENESIS_"

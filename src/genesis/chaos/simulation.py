@@ -18,12 +18,13 @@ import msgspec
 
 from genesis.chaos.loop import VirtualLoop
 from genesis.core.errors import GenesisError
-from genesis.core.event import DeadLetter, Delivery, Priority, Receipt
+from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
 from genesis.engines.memory import MemoryEngine, MemoryStorage
-from genesis.runtime.component import Definition
-from genesis.runtime.node import Node, NodeSettings
+from genesis.runtime.definition import Definition
+from genesis.runtime.life import Life, NodeSettings
+from genesis.runtime.node import Node
 from genesis.runtime.status import Status
 
 A = TypeVar("A")
@@ -71,10 +72,10 @@ class InlineExecutor(Executor):
 class Simulation:
     """A world with one node. Its calls run the virtual loop; between them time stands still."""
 
-    def __init__(self, definition: Definition, seed: int, errors: str) -> None:
+    def __init__(self, definition: Definition, seed: int, errors: str, settings: NodeSettings) -> None:
         if errors not in ("raise", "record"):
             raise ValueError(f"errors is {errors!r}: raise or record")
-        self._definition, self._seed, self._errors = definition, seed, errors
+        self._definition, self._seed, self._errors, self._settings = definition, seed, errors, settings
         self._loop = VirtualLoop()
         self._rng = Random(seed)
         self._storage = MemoryStorage()
@@ -83,6 +84,8 @@ class Simulation:
         self._life: AbstractAsyncContextManager[Node] | None = None
         self._armed: Counter[CrashPoint] = Counter()
         self._emitted: list[Message] = []
+        self._sealed: list[Message] = []
+        """Emitted in the group whose commit is under way."""
         self._unraised: list[BaseException] = []
         self.failures: list[tuple[str, BaseException]] = []
         """(route, error) of every failed attempt."""
@@ -177,8 +180,8 @@ class Simulation:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _observe(self, what: str, fact: Any) -> None:
-        if what == "emitted":
-            self._emitted.append(fact)
+        if what == "sealed":
+            self._sealed = fact
         elif what == "failure":
             delivery, error = fact
             assert isinstance(delivery, Delivery)
@@ -186,6 +189,8 @@ class Simulation:
             self._unraised.append(error)
 
     def _maybe_crash(self, point: CrashPoint) -> None:
+        if point is CrashPoint.COMMIT:  # durable, whoever gets to know of it
+            self._emitted += self._sealed
         if point in self._armed:
             self._armed[point] -= 1
             if not self._armed[point]:
@@ -201,21 +206,28 @@ class Simulation:
 
     def _ensure(self) -> Node:
         """The node, started if it is dead."""
-        if self._node is None:
+        while self._node is None:
             self._engine = MemoryEngine(self._storage, immediate=False, crash=self._maybe_crash, delay=self._delay)
-            node = Node(
+            life = Life(
                 self._definition,
                 self._engine,
-                NodeSettings(),
+                self._settings,
                 rng=Random(self._rng.getrandbits(64)),
                 crash=self._maybe_crash,
                 observe=self._observe,
                 executor=InlineExecutor(),
                 clock=lambda: _Clock(self._loop),
             )
+            node = Node(life)
             self._life = node.run()
-            self._loop.run_nested(self._life.__aenter__())
-            self._node = node
+            try:
+                self._loop.run_nested(self._life.__aenter__())
+            except BaseException:
+                if not self._dead:
+                    raise
+                self._die()  # killed while it started
+            else:
+                self._node = node
         return self._node
 
     def _delay(self) -> float:
@@ -235,7 +247,8 @@ class Simulation:
 
     def _die(self) -> None:
         """End the node without any of its goodbyes reaching the store."""
-        self._engine_now().cut()
+        if self._engine is not None:
+            self._engine.cut()
         life, self._node, self._life, self._dead = self._life, None, None, False
         self.crashes += 1
         self._loop.run_nested(_bury(self._loop, life))
@@ -244,8 +257,11 @@ class Simulation:
         return self._run(_status)
 
     def _quiet(self) -> bool:
-        status = self._status()
-        return not (status.ledger.waiting - status.parked or status.running)
+        """Whether everything that can run has ended, and is committed."""
+        pipeline, status = self._ensure()._ready(), self._status()
+        if status.running or pipeline.sealed or pipeline.intake.waiting or not pipeline.group.empty:
+            return False
+        return status.ledger.waiting == (self._run(lambda node: _asleep(self._engine_now())) if status.parked else 0)
 
     def close(self) -> None:
         """End the world."""
@@ -256,10 +272,11 @@ class Simulation:
 
 
 @asynccontextmanager
-async def simulation(definition: Definition, *, seed: int, errors: str) -> AsyncIterator[Simulation]:
+async def simulation(definition: Definition, *, seed: int, errors: str, settings: NodeSettings) -> AsyncIterator[Simulation]:
     """A world for the length of a block."""
-    world = Simulation(definition, seed, errors)
+    world = Simulation(definition, seed, errors, settings)
     try:
+        world._ensure()  # started: what it stores at first is no part of what the user's crash points count
         yield world
     finally:
         world.close()
@@ -271,6 +288,13 @@ async def _sleep_until(loop: VirtualLoop, until: float) -> None:
 
 async def _status(node: Node) -> Status:
     return node.status()
+
+
+async def _asleep(engine: MemoryEngine) -> int:
+    """Deliveries that wait for a person: the parked ones, and those behind them."""
+    rows = await node._ready().engine.scan_pending(0, 0, 1_000_000)
+    parked = {row.delivery.address for row in rows if row.reason is Reason.PARKED}
+    return sum(row.reason is Reason.PARKED or (row.reason is Reason.HELD and row.delivery.address in parked) for row in rows)
 
 
 async def _result(task: asyncio.Task[T]) -> T:

@@ -23,7 +23,7 @@ from genesis.config import Settings, engine_for
 from genesis.core.errors import StoreInUseError
 from genesis.core.message import encode
 from genesis.engines.outside import Outside
-from genesis.runtime.node import Node
+from genesis.runtime.life import Life
 from genesis.runtime.operate import Request
 
 T = TypeVar("T")
@@ -102,7 +102,8 @@ def _owned(store: Path) -> bool:
 async def _as_owner(store: Path, app: App, timeout_s: float, work: Callable[[Desk], T]) -> T:
     settings = Settings.from_environment()
     engine = engine_for(str(store), settings)
-    async with Node(app.definition(), engine, settings.node(), rng=SystemRandom(), sources=False).run():
+    life = Life(app.definition(), engine, settings.node(), rng=SystemRandom(), sources=False)
+    async with life.run():
         say(f"genesis: nobody runs {store}: opened here; handlers that begin meanwhile run to their end")
         return await _beside(lambda: _at_desk(store, timeout_s, work))
 

@@ -138,7 +138,7 @@ def _imported(name: str) -> ModuleType:
 def _nearby(name: str) -> str:
     """Where a module was looked for, and the closest one there."""
     package, _, last = name.rpartition(".")
-    folder = list(sys.modules[package].__path__) if package in sys.modules else [os.getcwd()]
+    folder = list(getattr(sys.modules.get(package), "__path__", ())) if package else [os.getcwd()]
     close = did_you_mean(last, [module.name for module in pkgutil.iter_modules(folder)])
     return f"in {folder[0] if folder else package}{close}"
 

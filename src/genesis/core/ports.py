@@ -56,7 +56,9 @@ class CrashPoint(StrEnum):
 class Crasher(Protocol):
     """Kills the process (or the simulated one) when its time has come."""
 
-    def __call__(self, point: CrashPoint, /) -> None: ...
+    def __call__(self, point: CrashPoint, /) -> None:
+        """Called whenever a named point is passed."""
+        ...
 
 
 class Answer(Enum):

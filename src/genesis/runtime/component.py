@@ -1,14 +1,14 @@
 """What the user writes: components and their handlers, checked when they are written.
 
-In: classes decorated with `@app.component`, methods marked with `@on` and `@every`. Out: a `Definition`: which route
-runs which event, with its key, codecs, and limits. No IO and no instances: those belong to a node.
+In: classes decorated with `@app.component`, methods marked with `@on` and `@every`. Out: components, whose routes say
+which method runs which event, with its key, codecs, and limits. No IO and no instances: those belong to a node.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from genesis.core.errors import DefinitionError, InvalidEventError, UnknownTypeError
+from genesis.core.errors import DefinitionError, InvalidEventError
 from genesis.core.message import Message, MessageCodec, Request, State, StateCodec, answer_type_of, fields_of, type_of
 from genesis.layers.recovery.failure import Retry
 
@@ -319,62 +319,6 @@ def key_text(key: object) -> str:
     return text
 
 
-class Definition:
-    """A whole application: routes by name and by type."""
-
-    def __init__(self, name: str, components: Iterable[Component], sources: Iterable[Any] = (), version: str = "") -> None:
-        """Check what only the whole can tell.
-
-        Raises:
-            DefinitionError: two classes share a type, two components a name, or a request has not exactly one handler.
-        """
-        self.name, self.version = name, version
-        self.components: dict[str, Component] = {}
-        self.sources = list(sources)
-        self.routes: dict[str, Route] = {}
-        self.by_type: dict[str, list[Route]] = {}
-        for component in components:
-            if component.name in self.components:
-                other = self.components[component.name].where
-                raise DefinitionError(
-                    f"two components are named {component.name!r}; the other is at {other}", where=component.where
-                )
-            self.components[component.name] = component
-            for route in component.routes:
-                self._add(route)
-
-    def _add(self, route: Route) -> None:
-        kind = route.codec.type
-        self.routes[route.name] = route
-        if route.every_s is not None:
-            return
-        others = self.by_type.setdefault(kind, [])
-        for other in others:
-            if other.codec.message is not route.codec.message:
-                raise DefinitionError(
-                    f"{other.codec.message.__name__} and {route.codec.message.__name__} both have the type {kind!r}",
-                    where=route.component.where,
-                )
-            if route.is_request:
-                raise DefinitionError(
-                    f"{route.codec.message.__name__} is a request with two handlers, {other.name} and {route.name}: one must answer",
-                    where=route.component.where,
-                )
-        others.append(route)
-
-    def routes_of(self, kind: str) -> list[Route]:
-        """Routes of a type.
-
-        Raises:
-            UnknownTypeError: nobody handles it; names the closest type.
-        """
-        found = self.by_type.get(kind)
-        if found:
-            return found
-        close = difflib.get_close_matches(kind, list(self.by_type), 1, 0.5)
-        raise UnknownTypeError(f"nobody handles {kind!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-
-
 def _check_state(state: type[State], where: str) -> None:
     if not (isinstance(state, type) and issubclass(state, State)):
         raise DefinitionError(
@@ -384,11 +328,8 @@ def _check_state(state: type[State], where: str) -> None:
         msgspec.msgpack.Decoder(state).decode(msgspec.msgpack.encode(state()))
     except TypeError as error:
         missing = next((f.name for f in msgspec.structs.fields(state) if f.required), "...")
-        raise DefinitionError(
-            f"{state.__name__} cannot begin empty: {error}",
-            where=where,
-            fix=f"{missing}: {fields_of(state).get(missing, 'int')} = ...",
-        ) from error
+        fix = f"{missing}: {fields_of(state).get(missing, 'int')} = ..."
+        raise DefinitionError(f"{state.__name__} cannot begin empty: {error}", where=where, fix=fix) from error
     except msgspec.ValidationError as error:
         raise DefinitionError(f"a default of {state.__name__} does not fit its type: {error}", where=where) from error
 

@@ -20,7 +20,8 @@ from genesis.core.ports import Clock, Ledger
 from genesis.layers.prevention.admission import Admission
 from genesis.layers.prevention.horizon import Horizon
 from genesis.layers.recovery.pending import KEY_MAX, PendingWork
-from genesis.runtime.component import Definition, Route
+from genesis.runtime.component import Route
+from genesis.runtime.definition import Definition
 
 MESSAGE_BYTES = 1 << 20
 """Largest payload: what the strictest engine takes in one message."""
@@ -191,7 +192,7 @@ class Gate:
             raise InvalidEventError(f"{type(message).__name__} ({known.codec.type}): {error}") from error
         if len(payload) > MESSAGE_BYTES:
             raise BatchLimitError(
-                f"{known.codec.type}: a payload of {len(payload)} bytes; the limit is {MESSAGE_BYTES}: store it and send its place"
+                f"{known.codec.type}: a payload of {len(payload)} bytes, the limit is {MESSAGE_BYTES}: send its place instead"
             )
         born_at = self._wall()
         level = known.priority if priority is None else priority

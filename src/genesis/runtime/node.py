@@ -1,117 +1,40 @@
-"""A running application: opens the store, keeps one partition going, and closes in order.
-
-In: a definition, an engine, settings. Out: the user's `send`, `ask`, `state`. When the store fails, the partition is dropped
-and loaded anew from what is stored; when another owner took over, the node stops.
-"""
+"""What the user holds: a running application that can be sent to, asked, and looked at."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from random import Random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from genesis.core.errors import FencedError, GenesisError, IntakeFullError, StoreError, StoreFailedError
-from genesis.core.event import Delivery, Priority, Receipt
-from genesis.core.message import Message, Request, State
-from genesis.core.ports import BATCH_RECORDS, Clock, Crasher, Engine, Head
-from genesis.layers.prevention.admission import Admission, AdmissionSettings
-from genesis.layers.prevention.horizon import KEEP_IDS, KEEP_S, Horizon
-from genesis.layers.prevention.lanes import WINDOW_BYTES, Lanes
-from genesis.layers.recovery.overlay import CACHE_BYTES, Overlay
-from genesis.runtime.bound import Bound
-from genesis.runtime.clock import LoopClock
-from genesis.runtime.component import Component, Definition
+from genesis.core.errors import GenesisError, IntakeFullError, StoreFailedError
+from genesis.core.event import Priority, Receipt
+from genesis.core.message import Message, Request
+from genesis.core.ports import BATCH_RECORDS
+from genesis.runtime.component import Component
 from genesis.runtime.intake import Offer
-from genesis.runtime.loader import Loader
-from genesis.runtime.log import log
+from genesis.runtime.life import Life
 from genesis.runtime.operate import Operator
-from genesis.runtime.pipeline import Observer, Pipeline
-from genesis.runtime.restart import restore
-from genesis.runtime.slot import CAREFUL, GRACE_S, SLOTS, Slots
-from genesis.runtime.source import SourceRunner
-from genesis.runtime.status import Housekeeper, Status, status_of
-from genesis.runtime.supervisor import Supervisor
+from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.status import Status, status_of
 
 A = TypeVar("A")
-S = TypeVar("S", bound=State)
-DRAIN_S = 10.0
-"""Time that running handlers have to end at a stop: below the 30 s after which most supervisors kill."""
-REOPENS = 5
-"""Tries to open a failed store again, with waits of 0.1, 0.2, ... s: longer trouble needs a person or a supervisor."""
-SUSPECT_S = 1.0
-"""How long everything else waits for one suspect."""
 TURN = 64
 """Sends to an engine that never waits after which the loop gets its turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """Limits of a node. Times in seconds, sizes in bytes."""
-
-    slots: int = SLOTS
-    window_bytes: int = WINDOW_BYTES
-    cache_bytes: int = CACHE_BYTES
-    threads: int = 8
-    """Plain `def` handlers that may run at once."""
-    drain_s: float = DRAIN_S
-    grace_s: float = GRACE_S
-    dedupe_s: float = KEEP_S
-    dedupe_ids: int = KEEP_IDS
-    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
-
-    def __post_init__(self) -> None:
-        for name in ("slots", "window_bytes", "cache_bytes", "threads", "dedupe_ids"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least 1")
-        for name in ("drain_s", "grace_s", "dedupe_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A partition read back from the store."""
-
-    pipeline: Pipeline
-    suspects: list[Delivery]
-    """What was running when the last owner died."""
-    unclean: bool
-    """The last owner did not close in order."""
 
 
 class Node:
     """One process's part in an application; made by `app.running(...)`."""
 
-    def __init__(
-        self,
-        definition: Definition,
-        engine: Engine,
-        settings: NodeSettings,
-        *,
-        rng: Random,
-        crash: Crasher | None = None,
-        observe: Observer | None = None,
-        executor: Executor | None = None,
-        clock: Callable[[], Clock] = LoopClock,
-        sources: bool = True,
-    ) -> None:
-        self._definition, self._engine, self._settings = definition, engine, settings
-        self._rng, self._crash, self._observe, self._make_clock = rng, crash, observe, clock
-        self._executor = executor
-        self._with_sources = sources
-        self._pipeline: Pipeline | None = None
-        self._slots: Slots | None = None
-        self._sources: list[SourceRunner] = []
-        self._instances: dict[str, Any] = {}
-        self._draining = False
-        self._error: BaseException | None = None
+    def __init__(self, life: Life) -> None:
+        self._life = life
         self._sent = 0
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Node]:
+        """Open, run while the block runs, drain, close. Raises as `Life.run`."""
+        async with self._life.run():
+            yield self
 
     # --- the user's calls -------------------------------------------------------------------------------------------
 
@@ -136,7 +59,7 @@ class Node:
         Raises:
             RefusedError: not accepted; its kinds say why and when to come back.
         """
-        pipeline = self._ready()
+        pipeline = self._life.pipeline or self._ready()
         offer = pipeline.gate.offer(message, id, source, priority, headers)
         accepted = pipeline.accept(offer)
         if accepted is None:
@@ -214,7 +137,7 @@ class Node:
 
     def status(self) -> Status:
         """Where the node stands."""
-        return status_of(self._ready(), self._slots, self._sources)
+        return status_of(self._ready(), self._life.slots, self._life.sources)
 
     @property
     def operator(self) -> Operator:
@@ -222,216 +145,20 @@ class Node:
         return Operator(self._ready())
 
     def _ready(self) -> Pipeline:
-        if self._pipeline is None:
-            if self._error is not None:
-                raise StoreFailedError(f"the node has stopped: {self._error}") from self._error
-            raise IntakeFullError("the store is being opened", 0.5)
-        return self._pipeline
+        life = self._life
+        if life.pipeline is not None:
+            return life.pipeline
+        if life.error is not None:
+            raise StoreFailedError(f"the node has stopped: {life.error}") from life.error
+        raise IntakeFullError("the store is being opened", 0.5)
 
     def _stateful(self, component: type) -> Component:
-        for found in self._definition.components.values():
+        for found in self._life.definition.components.values():
             if found.cls is component and found.state_codec is not None:
                 return found
         raise GenesisError(
-            f"{getattr(component, '__name__', component)} is no component with a state of {self._definition.name}"
+            f"{getattr(component, '__name__', component)} is no component with a state of {self._life.definition.name}"
         )
-
-    # --- a life -----------------------------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def run(self) -> AsyncIterator[Node]:
-        """Open, run while the block runs, drain, close.
-
-        Raises:
-            StoreError: the store cannot be opened, or was lost for good while the block ran.
-        """
-        executor = self._executor or ThreadPoolExecutor(self._settings.threads, thread_name_prefix="genesis-handler")
-        self._instances = {c.name: c.cls() for c in self._definition.components.values()}
-        loop = asyncio.get_running_loop()
-        body = asyncio.current_task()
-        assert body is not None
-        opened: asyncio.Future[None] = loop.create_future()
-        stop = asyncio.Event()
-        life = loop.create_task(self._live(opened, stop, executor, body), name=f"genesis-{self._definition.name}")
-        try:
-            await opened
-            yield self
-        except asyncio.CancelledError:
-            if self._error is None:
-                raise
-            body.uncancel()
-        finally:
-            stop.set()
-            await asyncio.shield(life)
-            if self._executor is None:
-                executor.shutdown(wait=False, cancel_futures=True)
-        if self._error is not None:
-            raise self._error
-
-    async def _live(
-        self, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor, body: asyncio.Task[Any]
-    ) -> None:
-        """Load the partition and serve it, again after each failure of the store, until the stop."""
-        failures = 0
-        while True:
-            try:
-                loaded = await self._load()
-            except GenesisError as error:
-                failures += 1
-                if not opened.done():
-                    opened.set_exception(error)
-                    return
-                if failures >= REOPENS or stop.is_set() or not isinstance(error, StoreError):
-                    self._give_up(StoreFailedError(f"the store could not be opened again: {error}"), stop, body)
-                    return
-                await asyncio.sleep(0.1 * failures)
-                continue
-            failure = await self._serve(loaded, opened, stop, executor)
-            if failure is None:
-                return
-            if not isinstance(failure, StoreError) or isinstance(failure, FencedError):
-                self._give_up(failure, stop, body)
-                return
-            failures = 0
-            log.error("the store failed, it is opened again: %s", failure)
-
-    def _give_up(self, error: BaseException, stop: asyncio.Event, body: asyncio.Task[Any]) -> None:
-        self._error = error
-        if not stop.is_set():
-            body.cancel()
-
-    async def _load(self) -> Loaded:
-        owner = f"{os.getpid()}@{socket.gethostname()}"
-        head = await self._engine.claim(0, owner)
-        settings = self._settings
-        pipeline = Pipeline(
-            self._definition,
-            self._engine,
-            head,
-            clock=self._make_clock(),
-            rng=self._rng,
-            horizon=Horizon(settings.dedupe_s, settings.dedupe_ids),
-            admission=Admission(settings.admission),
-            lanes=Lanes(settings.window_bytes),
-            overlay=Overlay(settings.cache_bytes),
-            crash=self._crash,
-            observe=self._observe,
-        )
-        pipeline.asks.instances = self._instances
-        unclean = head.commit_id > 0 and not head.clean
-        try:
-            return Loaded(pipeline, await restore(pipeline), unclean)
-        except BaseException:
-            await self._engine.close(0, head)
-            raise
-
-    async def _serve(
-        self, loaded: Loaded, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor
-    ) -> BaseException | None:
-        """Run a loaded partition until the stop (None) or the first failure."""
-        pipeline, supervisor = loaded.pipeline, Supervisor()
-        slots = self._slots = Slots(
-            pipeline,
-            {
-                name: Bound(route, self._instances[route.component.name], executor)
-                for name, route in self._definition.routes.items()
-            },
-            spawn=supervisor.spawn,
-            count=self._settings.slots,
-            grace_s=self._settings.grace_s,
-            careful=CAREFUL if loaded.unclean and not pipeline.engine.traits.immediate else 0,
-        )
-        if not pipeline.engine.traits.immediate:
-            supervisor.spawn(pipeline.run_commits(), "commits")
-        self._sources = [SourceRunner(source, pipeline) for source in self._definition.sources] if self._with_sources else []
-        starting = supervisor.spawn(self._start(pipeline, slots, loaded.suspects, supervisor, opened), "start")
-        stopping = supervisor.spawn(_until(stop), "stop")
-        await _first(stopping, supervisor.failure)
-        stopping.cancel()
-        if supervisor.failure.done():
-            return await self._broken(pipeline, supervisor, supervisor.failure.result(), opened)
-        await _first(starting, supervisor.failure)
-        return await self._drain(pipeline, slots, supervisor)
-
-    async def _start(
-        self,
-        pipeline: Pipeline,
-        slots: Slots,
-        suspects: list[Delivery],
-        supervisor: Supervisor,
-        opened: asyncio.Future[None],
-    ) -> None:
-        for suspect in suspects:
-            await slots.run_alone(suspect, SUSPECT_S)
-        self._pipeline = pipeline
-        supervisor.spawn(Loader(pipeline).run(), "loader")
-        supervisor.spawn(Housekeeper(pipeline, slots, self._sources).run(), "housekeeper")
-        if pipeline.engine.traits.durable:
-            supervisor.spawn(Operator(pipeline).run(), "operator")
-        for runner in self._sources:
-            supervisor.spawn(runner.run(), f"source-{runner.source.name}")
-        if not opened.done():
-            opened.set_result(None)
-
-    async def _broken(
-        self, pipeline: Pipeline, supervisor: Supervisor, error: BaseException, opened: asyncio.Future[None]
-    ) -> BaseException:
-        """Drop the partition: its layers, attempts and tasks."""
-        self._pipeline = None
-        stubborn = await supervisor.stop(self._settings.grace_s)
-        if stubborn:
-            log.error("still running after %s s: %s", self._settings.grace_s, ", ".join(stubborn))
-        stored = 0
-        if isinstance(error, StoreError) and not isinstance(error, FencedError):
-            stored = await self._stored(pipeline)
-        pipeline.give_up(error, stored)
-        if not opened.done():
-            opened.set_exception(error)
-        if not isinstance(error, StoreError):
-            log.critical("the node stops: %r", error, exc_info=error)
-            with suppress(StoreError):
-                await self._engine.close(0, pipeline.head)
-        return error
-
-    async def _stored(self, pipeline: Pipeline) -> int:
-        """The last commit that the store has, as far as it can be told: decides what those who wait are told."""
-        try:
-            head: Head = await self._engine.claim(0, f"{os.getpid()}@{socket.gethostname()}")
-        except StoreError:
-            return 0
-        return head.commit_id
-
-    async def _drain(self, pipeline: Pipeline, slots: Slots, supervisor: Supervisor) -> BaseException | None:
-        """Stop in order: intake, sources and timers, running handlers (up to a limit, then given back), commit, close."""
-        pipeline.gate.open = False
-        supervisor.cancel("source-", "loader", "operator", "housekeeper")
-        slots.stop()
-        if not await slots.quiet(self._settings.drain_s):
-            log.warning("%d handlers did not end in %s s: given back", len(pipeline.running), self._settings.drain_s)
-        slots.give_back()
-        pipeline.running.clear()
-        failure: BaseException | None
-        try:
-            async with asyncio.timeout(self._settings.drain_s):
-                await pipeline.barrier()
-            failure = supervisor.failure.result() if supervisor.failure.done() else None
-        except (StoreError, TimeoutError) as error:
-            failure = error
-        self._pipeline = None
-        await supervisor.stop(self._settings.grace_s)
-        pipeline.give_up(StoreFailedError("the node has stopped"), 0)
-        pipeline.head.clean = failure is None
-        pipeline.head.running = []
-        await self._engine.close(0, pipeline.head)
-        return failure
-
-
-async def _first(*futures: asyncio.Future[Any]) -> None:
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _until(stop: asyncio.Event) -> None:
-    await stop.wait()
 
 
 def _decoded(component: Component, row: tuple[int, bytes] | None) -> Any:

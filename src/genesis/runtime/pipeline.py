@@ -27,15 +27,16 @@ from genesis.layers.recovery.pending import PendingWork
 from genesis.layers.recovery.timers import Timers
 from genesis.runtime.ask import Asks
 from genesis.runtime.commit import Group, Intake, count_done, number, pack_digests
-from genesis.runtime.component import Definition
 from genesis.runtime.context import Context
+from genesis.runtime.definition import Definition
 from genesis.runtime.intake import Gate, Offer
 from genesis.runtime.outcome import Outcomes
 
 SAMPLES = 32
 """Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
 Observer = Callable[[str, Any], None]
-"""Told what happened, by a test or a simulation: ("emitted", message), ("dead", letter), ("failure", (delivery, error))."""
+"""Told what happened, by a test or a simulation: ("sealed", messages emitted in a group whose commit begins), ("dead", letter),
+("failure", (delivery, error))."""
 
 
 class Pipeline:
@@ -136,6 +137,8 @@ class Pipeline:
             self._remember(batch, digests)
         if group.replies:
             self.asks.keep(batch, group.replies)
+        if self.observe is not None:
+            self.observe("sealed", group.messages)
         return group, batch
 
     def _remember(self, batch: Batch, digests: list[bytes]) -> None:
@@ -225,8 +228,6 @@ class Pipeline:
         for key, body in group.replies:
             self.asks.answer(key, body)
         if self.observe is not None:
-            for message in group.messages:
-                self.observe("emitted", message)
             for letter in group.batch.tables.get("dead", {}).values():
                 if letter is not None:
                     self.observe("dead", letter)

@@ -159,26 +159,25 @@ def _described(component: Component) -> dict[str, Any]:
 
 
 def _compare(component: Component, stored: dict[str, Any], now: dict[str, Any]) -> None:
-    name, version = now["state"], now["version"]
-    if stored["version"] > version:
-        raise StoreNewerError(
-            f"{component.where}: the store holds {component.name} in version {stored['version']}, this code is version {version}: run the newer code"
-        )
-    steps = getattr(component.state, "__migrations__")
-    if stored["version"] < version:
-        missing = [step for step in range(stored["version"], version) if step not in steps]
-        if missing:
-            raise StoreChangedError(
-                f"{component.where}: the store holds {name} in version {stored['version']}, this code is version {version}\n"
-                f"    write: @migrate(from_version={missing[0]})\n           def from_{missing[0]}(old: dict[str, Any]) -> dict[str, Any]: ..."
-            )
-        return
-    if stored["fingerprint"] != now["fingerprint"]:
+    name, version, before = now["state"], now["version"], stored["version"]
+    here = f"{component.where}: {name} of {component.name}"
+    if before > version:
+        raise StoreNewerError(f"{here} is version {version}, the store holds version {before}: run the newer code")
+    missing = [step for step in range(before, version) if step not in getattr(component.state, "__migrations__")]
+    if missing:
         raise StoreChangedError(
-            f"{component.where}: {name} changed and is still version {version}; nothing was touched\n{_difference(stored['fields'], now['fields'])}"
-            f"    write: class {name}(State, version={version + 1}):\n           @migrate(from_version={version})\n"
-            f"           def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ..."
+            f"{here} is version {version}, the store holds version {before}\n    write: {_migration(missing[0])}"
         )
+    if before == version and stored["fingerprint"] != now["fingerprint"]:
+        raise StoreChangedError(
+            f"{here} changed and is still version {version}; nothing was touched\n"
+            f"{_difference(stored['fields'], now['fields'])}"
+            f"    write: class {name}(State, version={version + 1}):\n           {_migration(version)}"
+        )
+
+
+def _migration(version: int) -> str:
+    return f"@migrate(from_version={version})\n           def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ..."
 
 
 def _difference(before: dict[str, str], now: dict[str, str]) -> str:

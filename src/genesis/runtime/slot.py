@@ -142,15 +142,9 @@ class Slots:
                 if not turns & CLOCK_MASK:
                     moment = now()
                     if moment > until:
-                        if immediate:
-                            pipeline.flush()
-                        await asyncio.sleep(0)
-                        until = now() + SLICE_S
+                        until = await self._yield(immediate)
                 if pipeline.group.rows >= GROUP_ROWS or pipeline.group.size >= BATCH_BYTES:
-                    if immediate:
-                        pipeline.flush()
-                    else:
-                        await self._aside(pipeline.room())
+                    await self._make_room(immediate)
                 delivery = lanes.take(moment)
                 if lanes.to_hold:
                     pipeline.outcomes.hold_taken()
@@ -169,6 +163,20 @@ class Slots:
             pass
         self._pulling -= 1
         self._alive -= 1
+
+    async def _yield(self, immediate: bool) -> float:
+        """Give others their turn on the loop. Returns when the next one is due."""
+        if immediate:
+            self._pipeline.flush()
+        await asyncio.sleep(0)
+        return self._pipeline.clock.now() + SLICE_S
+
+    async def _make_room(self, immediate: bool) -> None:
+        """The open group is full: handlers do not run ahead of the writer."""
+        if immediate:
+            self._pipeline.flush()
+        else:
+            await self._aside(self._pipeline.room())
 
     async def _rest(self, immediate: bool) -> bool:
         """Wait for work. Returns whether this slot goes on."""

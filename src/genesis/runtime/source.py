@@ -46,7 +46,7 @@ def define_source(function: Any, name: str | None) -> Source:
         raise DefinitionError(
             f"{function.__name__} is no async generator",
             where=where,
-            fix=f"async def {function.__name__}(position: int | None) -> AsyncIterator[tuple[int, Message]]: ... yield position, message",
+            fix=f"async def {function.__name__}(position: int | None) -> AsyncIterator[tuple[int, Message]]:",
         )
     if len(inspect.signature(function).parameters) != 1:
         raise DefinitionError(

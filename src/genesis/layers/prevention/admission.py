@@ -87,10 +87,9 @@ class Admission:
             return None
         if self._full:
             return self._full, self._retry_after(waiting)
-        return (
-            f"{waiting} deliveries wait, expected to become {waiting * self.weight:.0f}; the limit is {self.settings.backlog_max}",
-            self._retry_after(waiting),
-        )
+        expected = waiting * self.weight
+        reason = f"{waiting} deliveries wait, expected to become {expected:.0f}; the limit is {self.settings.backlog_max}"
+        return reason, self._retry_after(waiting)
 
     def _retry_after(self, waiting: int) -> float:
         """Time to drain a tenth of what waits, at the learned rate."""

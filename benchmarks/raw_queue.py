@@ -1,0 +1,66 @@
+"""The raw limit in memory: a worker on an `asyncio.PriorityQueue`, written by hand. It promises nothing."""
+
+import asyncio
+from typing import Any
+
+from benchmarks.harness import percentiles
+from benchmarks.job import Meter, clock, event, expected, open_loop
+
+ROOM = 1000
+
+
+class Worker:
+    """A bounded queue, and the task that empties it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._queue: asyncio.PriorityQueue[tuple[int, int, dict[str, Any]]] = asyncio.PriorityQueue(ROOM)
+        self.totals: dict[str, int] = {}
+        self.task = asyncio.create_task(self._consume())
+
+    async def _consume(self) -> None:
+        while True:
+            item = await self._queue.get()
+            await self._handle(item[2])
+
+    async def _handle(self, e: dict[str, Any]) -> None:
+        key = e["key"]
+        self.totals[key] = self.totals.get(key, 0) + e["amount"]
+        self._meter.handled(e["id"])
+
+    async def put(self, e: dict[str, Any]) -> None:
+        await self._queue.put((e["priority"], e["id"], e))
+
+
+async def throughput(n: int) -> dict[str, float]:
+    meter = Meter(n)
+    worker = Worker(meter)
+    begin = clock()
+    for i in range(n):
+        await worker.put(meter.take(i))
+    await meter.done.wait()
+    seconds = clock() - begin
+    worker.task.cancel()
+    assert worker.totals == expected(n)
+    return {"events_per_s": n / seconds}
+
+
+async def latency(n: int, rate: float) -> dict[str, float]:
+    meter = Meter(n)
+    worker = Worker(meter)
+    await open_loop(n, rate, meter, worker.put)
+    await meter.done.wait()
+    worker.task.cancel()
+    return percentiles(meter.latencies())
+
+
+async def waiting(n: int, text: str) -> dict[str, float]:
+    """Memory of what waits in an unbounded queue."""
+    from benchmarks.harness import rss_bytes
+
+    queue: asyncio.PriorityQueue[tuple[int, int, dict[str, Any]]] = asyncio.PriorityQueue()
+    before = rss_bytes()
+    for i in range(n):
+        e = event(i) | {"text": f"{i:08}{text}"}
+        await queue.put((e["priority"], i, e))
+    return {"bytes_per_event": (rss_bytes() - before) / n}

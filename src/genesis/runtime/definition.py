@@ -1,0 +1,66 @@
+"""A whole application: its components, their routes by name and by type, its sources; checked as a whole."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from genesis.core.errors import DefinitionError, UnknownTypeError
+from genesis.runtime.component import Component, Route
+
+
+class Definition:
+    """A whole application: routes by name and by type."""
+
+    def __init__(self, name: str, components: Iterable[Component], sources: Iterable[Any] = (), version: str = "") -> None:
+        """Check what only the whole can tell.
+
+        Raises:
+            DefinitionError: two classes share a type, two components a name, or a request has not exactly one handler.
+        """
+        self.name, self.version = name, version
+        self.components: dict[str, Component] = {}
+        self.sources = list(sources)
+        self.routes: dict[str, Route] = {}
+        self.by_type: dict[str, list[Route]] = {}
+        for component in components:
+            if component.name in self.components:
+                other = self.components[component.name].where
+                raise DefinitionError(
+                    f"two components are named {component.name!r}; the other is at {other}", where=component.where
+                )
+            self.components[component.name] = component
+            for route in component.routes:
+                self._add(route)
+
+    def _add(self, route: Route) -> None:
+        kind = route.codec.type
+        self.routes[route.name] = route
+        if route.every_s is not None:
+            return
+        others = self.by_type.setdefault(kind, [])
+        for other in others:
+            if other.codec.message is not route.codec.message:
+                raise DefinitionError(
+                    f"{other.codec.message.__name__} and {route.codec.message.__name__} both have the type {kind!r}",
+                    where=route.component.where,
+                )
+            if route.is_request:
+                raise DefinitionError(
+                    f"{route.codec.message.__name__} is a request with two handlers, {other.name} and {route.name}",
+                    where=route.component.where,
+                )
+        others.append(route)
+
+    def routes_of(self, kind: str) -> list[Route]:
+        """Routes of a type.
+
+        Raises:
+            UnknownTypeError: nobody handles it; names the closest type.
+        """
+        found = self.by_type.get(kind)
+        if found:
+            return found
+        close = difflib.get_close_matches(kind, list(self.by_type), 1, 0.5)
+        raise UnknownTypeError(f"nobody handles {kind!r}" + (f"; did you mean {close[0]!r}?" if close else ""))

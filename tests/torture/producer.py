@@ -1,0 +1,150 @@
+"""The producer: outside of the process that is killed. Offers events with ids and writes down what it was answered.
+
+Each record is one write(2). `S` before an event is offered for the first time, with all that it asks for; then `Y` (yes),
+`A` (answer to a question) or `N` (refused: offered again later). What has no answer when a connection is lost is offered
+again on the next one, in the same order, with the same ids, before anything new.
+
+    python -m tests.torture.producer SOCKET LOG SEED RATE      "stop" on stdin: finish what is begun; its end: leave
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from random import Random
+
+LINKS = 4
+WINDOW = 48
+"""Offers of one link that wait for an answer."""
+KEYS = 40
+"""Keys that events go to at a time."""
+FRESH = 4000
+"""Events after which new keys are used: states stay small."""
+QUESTION_KEYS = 8
+
+
+class Log:
+    """Append-only, a write a record."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, *words: object) -> None:
+        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
+
+
+class Events:
+    """Makes events, all links together."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self.made = 0
+
+    def line(self, link: int) -> tuple[str, str, str]:
+        """(id, record, request)."""
+        rng = self._rng
+        self.made += 1
+        event = f"{link}-{self.made:x}"
+        if rng.random() < 0.02:
+            key = f"q{rng.randrange(QUESTION_KEYS)}"
+            return event, f"Q {event} {link} {key}", f"ask {event} {key}\n"
+        key = f"g{self.made // FRESH}k{min(rng.randrange(KEYS), rng.randrange(KEYS))}"
+        level = rng.choice((0, 1, 2, 2, 2, 3, 4))
+        what = f"{event} {key} {level} {rng.randrange(1, 100)} {self._plan()}"
+        return event, f"S {link} {what}", f"send {what}\n"
+
+    def _plan(self) -> str:
+        rng, plan = self._rng, ["-"]
+        for share, word in ((0.02, "f1"), (0.005, "f3"), (0.03, "m1"), (0.02, "r"), (0.05, "s"), (0.05, "t"), (0.03, "T"), (0.05, "o")):
+            if rng.random() < share:
+                plan.append(word)
+        return "".join(plan)
+
+
+class Link:
+    """One connection after the other, one stream of ids."""
+
+    def __init__(self, number: int, path: str, log: Log, events: Events, rng: Random, rate: float) -> None:
+        self._number, self._path, self._log, self._events, self._rng, self._rate = number, path, log, events, rng, rate
+        self._open: dict[str, str] = {}
+        """Requests without an answer, in the order of their offers."""
+        self._refused: list[str] = []
+        self._answered: list[str] = []
+        """Requests to offer again although they were answered: duplicates."""
+        self._news = asyncio.Event()
+        self.stopping = False
+
+    async def run(self) -> None:
+        while not self._done:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path)
+            except OSError:
+                await asyncio.sleep(0.01)  # its backlog is full
+                continue
+            for request in self._open.values():
+                writer.write(request.encode())
+            offering = asyncio.create_task(self._offer(writer))
+            try:
+                while line := await reader.readline():
+                    self._hear(line.decode().split())
+                    if self._done:
+                        break
+            except ConnectionError:
+                pass
+            offering.cancel()
+            writer.close()
+
+    @property
+    def _done(self) -> bool:
+        return self.stopping and not self._open and not self._refused
+
+    async def _offer(self, writer: asyncio.StreamWriter) -> None:
+        pace = time.monotonic()
+        while True:
+            if self._refused:
+                await asyncio.sleep(0.05)
+            while self._refused and len(self._open) < WINDOW:
+                request = self._refused.pop(0)
+                self._open[request.split()[1]] = request
+                writer.write(request.encode())
+            if not self.stopping and len(self._open) < WINDOW:
+                if self._answered and self._rng.random() < 0.02:
+                    writer.write(self._answered.pop().encode())
+                event, record, request = self._events.line(self._number)
+                self._log.note(record)
+                self._open[event] = request
+                writer.write(request.encode())
+            pace = max(pace + self._rng.expovariate(self._rate), time.monotonic() - 0.05)
+            await asyncio.sleep(max(0.0, pace - time.monotonic()))
+
+    def _hear(self, words: list[str]) -> None:
+        kind, event, what = words
+        request = self._open.pop(event, None)
+        if kind == "no":
+            self._log.note("N", event, what)
+            if request is not None:
+                self._refused.append(request)
+            return
+        self._log.note("A" if kind == "answer" else "Y", event, what, f"{time.monotonic():.4f}")
+        if request is not None and self._rng.random() < 0.05:
+            self._answered = [*self._answered[-20:], request]
+
+
+async def produce(path: str, log: Log, rng: Random, rate: float) -> None:
+    events = Events(rng)
+    links = [Link(n, path, log, events, rng, rate / LINKS) for n in range(LINKS)]
+
+    def told() -> None:
+        if not os.read(0, 16):
+            os._exit(9)  # whoever started us is gone
+        for link in links:
+            link.stopping = True
+
+    asyncio.get_running_loop().add_reader(0, told)
+    await asyncio.gather(*(link.run() for link in links))
+
+
+if __name__ == "__main__":
+    asyncio.run(produce(sys.argv[1], Log(sys.argv[2]), Random(int(sys.argv[3])), float(sys.argv[4])))
