@@ -265,7 +265,7 @@ async def serve(store: str, listening: socket.socket, crash: CrashAt | None) -> 
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(0, _follow_parent)
     async with app.running(store, crash=crash) as node:
-        server = await asyncio.start_unix_server(Door(node).serve, sock=listening)
+        server = await asyncio.start_server(Door(node).serve, sock=listening)
         await stop.wait()
         server.close()
 
@@ -278,7 +278,7 @@ def _follow_parent() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("store")
-    parser.add_argument("listening", type=int, help="descriptor of a listening Unix socket")
+    parser.add_argument("listening", type=int, help="descriptor of a listening socket")
     given = parser.parse_args()
     logging.basicConfig(level="WARNING", stream=sys.stderr)
     sys.setswitchinterval(SWITCH_S)

@@ -4,7 +4,7 @@ Each record is one write(2). `S` before an event is offered for the first time, 
 `A` (answer to a question) or `N` (refused: offered again later). What has no answer when a connection is lost is offered
 again on the next one, in the same order, with the same ids, before anything new.
 
-    python -m tests.torture.producer SOCKET LOG SEED RATE      "stop" on stdin: finish what is begun; its end: leave
+    python -m tests.torture.producer PORT LOG SEED RATE      "stop" on stdin: finish what is begun; its end: leave
 """
 
 from __future__ import annotations
@@ -66,23 +66,30 @@ class Events:
 class Link:
     """One connection after the other, one stream of ids."""
 
-    def __init__(self, number: int, path: str, log: Log, events: Events, rng: Random, rate: float) -> None:
-        self._number, self._path, self._log, self._events, self._rng, self._rate = number, path, log, events, rng, rate
+    def __init__(self, number: int, port: int, log: Log, events: Events, rng: Random, rate: float) -> None:
+        self._number, self._port, self._log, self._events, self._rng, self._rate = number, port, log, events, rng, rate
         self._open: dict[str, str] = {}
         """Requests without an answer, in the order of their offers."""
         self._refused: list[str] = []
         self._answered: list[str] = []
         """Requests to offer again although they were answered: duplicates."""
-        self._news = asyncio.Event()
-        self.stopping = False
+        self._stopping = False
+        self._writer: asyncio.StreamWriter | None = None
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._stopping = True
+        if self._done and self._writer is not None:
+            self._writer.close()
 
     async def run(self) -> None:
         while not self._done:
             try:
-                reader, writer = await asyncio.open_unix_connection(self._path)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
-                await asyncio.sleep(0.01)  # its backlog is full
+                await asyncio.sleep(0.01)
                 continue
+            self._writer = writer
             for request in self._open.values():
                 writer.write(request.encode())
             offering = asyncio.create_task(self._offer(writer))
@@ -98,7 +105,7 @@ class Link:
 
     @property
     def _done(self) -> bool:
-        return self.stopping and not self._open and not self._refused
+        return self._stopping and not self._open and not self._refused
 
     async def _offer(self, writer: asyncio.StreamWriter) -> None:
         pace = time.monotonic()
@@ -109,7 +116,7 @@ class Link:
                 request = self._refused.pop(0)
                 self._open[request.split()[1]] = request
                 writer.write(request.encode())
-            if not self.stopping and len(self._open) < WINDOW:
+            if not self._stopping and len(self._open) < WINDOW:
                 if self._answered and self._rng.random() < 0.02:
                     writer.write(self._answered.pop().encode())
                 event, record, request = self._events.line(self._number)
@@ -132,19 +139,19 @@ class Link:
             self._answered = [*self._answered[-20:], request]
 
 
-async def produce(path: str, log: Log, rng: Random, rate: float) -> None:
+async def produce(port: int, log: Log, rng: Random, rate: float) -> None:
     events = Events(rng)
-    links = [Link(n, path, log, events, rng, rate / LINKS) for n in range(LINKS)]
+    links = [Link(n, port, log, events, rng, rate / LINKS) for n in range(LINKS)]
 
     def told() -> None:
         if not os.read(0, 16):
             os._exit(9)  # whoever started us is gone
         for link in links:
-            link.stopping = True
+            link.stop()
 
     asyncio.get_running_loop().add_reader(0, told)
     await asyncio.gather(*(link.run() for link in links))
 
 
 if __name__ == "__main__":
-    asyncio.run(produce(sys.argv[1], Log(sys.argv[2]), Random(int(sys.argv[3])), float(sys.argv[4])))
+    asyncio.run(produce(int(sys.argv[1]), Log(sys.argv[2]), Random(int(sys.argv[3])), float(sys.argv[4])))

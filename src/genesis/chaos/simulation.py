@@ -292,7 +292,7 @@ async def _status(node: Node) -> Status:
 
 async def _asleep(engine: MemoryEngine) -> int:
     """Deliveries that wait for a person: the parked ones, and those behind them."""
-    rows = await node._ready().engine.scan_pending(0, 0, 1_000_000)
+    rows = await engine.scan_pending(0, 0, 1_000_000)
     parked = {row.delivery.address for row in rows if row.reason is Reason.PARKED}
     return sum(row.reason is Reason.PARKED or (row.reason is Reason.HELD and row.delivery.address in parked) for row in rows)
 
