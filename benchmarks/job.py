@@ -57,6 +57,12 @@ class Meter:
         return [took for sent, took in zip(self.sent, self.took, strict=True) if sent >= begin]
 
 
+async def reached(condition: Callable[[], bool], every_s: float = 0.0) -> None:
+    """Wait for something that nobody tells."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(every_s)
+
+
 def due_by(tick: int, rate: float, n: int) -> int:
     """How many of n events are due when the tick begins."""
     return min(n, int(tick * rate * TICK_S))
@@ -67,15 +73,16 @@ async def open_loop(n: int, rate: float, meter: Meter, send: Callable[[dict[str,
 
     The time of an event is when it should have been sent: a side that keeps the sender waiting pays for it.
     """
-    begin, tick, i = clock(), 0, 0
-    while i < n:
+    begin, tick, first = clock(), 0, 0
+    while first < n:
         due = begin + tick * TICK_S
         wait = due - clock()
         if wait > 0:
             await asyncio.sleep(wait)
         tick += 1
-        for i in range(i, due_by(tick, rate, n)):  # noqa: B020 - it goes on where the last tick ended
+        last = due_by(tick, rate, n)
+        for i in range(first, last):
             made = event(i)
             meter.sent[i] = due
             await send(made)
-        i = due_by(tick, rate, n)
+        first = last

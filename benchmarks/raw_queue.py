@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from benchmarks.harness import percentiles
-from benchmarks.job import Meter, clock, event, expected, open_loop
+from benchmarks.harness import percentiles, rss_bytes
+from benchmarks.job import Meter, clock, expected, open_loop
 
 ROOM = 1000
 
@@ -54,13 +54,10 @@ async def latency(n: int, rate: float) -> dict[str, float]:
     return percentiles(meter.latencies())
 
 
-async def waiting(n: int, text: str) -> dict[str, float]:
+async def waiting(n: int) -> dict[str, float]:
     """Memory of what waits in an unbounded queue."""
-    from benchmarks.harness import rss_bytes
-
     queue: asyncio.PriorityQueue[tuple[int, int, dict[str, Any]]] = asyncio.PriorityQueue()
     before = rss_bytes()
     for i in range(n):
-        e = event(i) | {"text": f"{i:08}{text}"}
-        await queue.put((e["priority"], i, e))
+        await queue.put((2, i, {"id": i, "key": f"account-{i:07}", "text": f"{i:08}{'.' * 40}"}))
     return {"bytes_per_event": (rss_bytes() - before) / n}

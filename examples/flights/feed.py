@@ -117,9 +117,7 @@ def _flight(row: Row, seats: int, zones: dict[str, int]) -> Iterator[Moment]:
         )
     yield (
         due_out + left_min * MINUTE_S,
-        lambda at, tag: FlightDeparted(
-            flight=flight + tag, origin=origin + tag, dest=dest + tag, delay_min=left_min, at=at
-        ),
+        lambda at, tag: FlightDeparted(flight=flight + tag, origin=origin + tag, dest=dest + tag, delay_min=left_min, at=at),
     )
     if row["arr_delay"] == "NA":
         yield (
@@ -131,9 +129,7 @@ def _flight(row: Row, seats: int, zones: dict[str, int]) -> Iterator[Moment]:
     came_min = int(row["arr_delay"])
     yield (
         due_in + came_min * MINUTE_S,
-        lambda at, tag: FlightArrived(
-            flight=flight + tag, origin=origin + tag, dest=dest + tag, delay_min=came_min, at=at
-        ),
+        lambda at, tag: FlightArrived(flight=flight + tag, origin=origin + tag, dest=dest + tag, delay_min=came_min, at=at),
     )
 
 

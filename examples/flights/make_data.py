@@ -75,9 +75,7 @@ def choose(files: dict[str, bytes]) -> list[Table]:
         raise SystemExit(f"no time zone is known for {sorted(unplaced)}")
     added = ", ".join(ATLANTIC)
     return [
-        Table(
-            "flights", without(flights, "hour", "minute", "time_hour"), flights, "all but `hour`, `minute`, `time_hour`"
-        ),
+        Table("flights", without(flights, "hour", "minute", "time_hour"), flights, "all but `hour`, `minute`, `time_hour`"),
         Table("weather", without(weather, "time_hour"), weather, "all but `time_hour`"),
         Table("planes", ["tailnum", "seats"], planes, "the planes of these flights that the source knows"),
         Table("airports", ["faa", "tz"], airports, f"hours from UTC; {added} added by hand"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable, Coroutine
 from math import inf
 from pathlib import Path
@@ -21,8 +20,10 @@ from tests.conformance.stores import NAMES, Owner, Store, contents, delivery, ma
 
 T = TypeVar("T")
 PARTITIONS = (0, 1)
-ADDRESSES = ("", "stock/a", "stock/b%", "stock/ä", "till")
-KEYS = ("a", "b", "_", "ß", "\U0010ffff")
+ADDRESSES = ("", "stock/a", "stock/ä%", "till")
+KEYS = ("a", "_", "\U0010ffff")
+SOME_TABLES = TABLES[:3]
+DUES = (0.0, 5.5, 16.0, 40.25, 99.0)
 BODIES = st.binary(max_size=40)
 PlainDelivery = tuple[object, ...]
 
@@ -91,14 +92,14 @@ def batches(draw: st.DrawFn, model: Model, partition: int) -> Batch:
     batch.done = draw(st.lists(st.sampled_from(waiting), unique=True)) if waiting else []
     alive = [id for id in {*waiting, *model.pending} if id not in batch.done]
     for id in draw(st.lists(st.sampled_from(sorted(alive)), max_size=3)) if alive else []:
-        due = draw(st.none() | st.sampled_from([0.0, 5.5, 16.0, 40.0, 1000.0]))
+        due = draw(st.none() | st.sampled_from(DUES))
         batch.pend.append(Pending(rebuilt(id, model, batch), draw(st.sampled_from(Reason)), due))
     batch.unpend = draw(st.lists(st.sampled_from(sorted(model.pending)), unique=True)) if model.pending else []
     batch.state = draw(st.dictionaries(st.sampled_from(ADDRESSES[1:]), st.tuples(st.integers(1, 3), BODIES)))
     for address, name in draw(st.lists(st.tuples(st.sampled_from(ADDRESSES[1:]), st.sampled_from(KEYS)), max_size=3)):
-        new = draw(st.none() | st.builds(timer, st.just(name), st.floats(0, 100), st.just(address)))
+        new = draw(st.none() | st.builds(timer, st.just(name), st.sampled_from(DUES), st.just(address)))
         batch.timers[address, name] = new
-    for table, key in draw(st.lists(st.tuples(st.sampled_from(TABLES), st.sampled_from(KEYS)), max_size=4)):
+    for table, key in draw(st.lists(st.tuples(st.sampled_from(SOME_TABLES), st.sampled_from(KEYS)), max_size=4)):
         batch.put(table, key, draw(st.none() | BODIES))
     return batch
 
@@ -109,17 +110,20 @@ def rebuilt(id: int, model: Model, batch: Batch) -> Delivery:
         if row.id == id:
             return row
     stored = model.lanes[id] if id in model.lanes else model.pending[id][0]
-    attempt = model.pending[id][1] if id in model.pending else 0
-    return Delivery(*stored, id=id, attempt=attempt + 1)  # type: ignore[arg-type]
+    row = Delivery(*stored)  # type: ignore[arg-type]
+    row.id, row.attempt = id, 1 + (model.pending[id][1] if id in model.pending else 0)
+    return row
 
 
 class EngineMachine(RuleBasedStateMachine):
     """Two partitions of one store, each with its owner."""
 
-    def __init__(self, make: Callable[[], Store]) -> None:
+    make: Callable[[], Store]
+
+    def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.store = make()
+        self.store = self.make()
         self.models = {partition: Model() for partition in PARTITIONS}
         self.engine = self.store.engine()
         self.owners: dict[int, Owner] = {}
@@ -140,13 +144,13 @@ class EngineMachine(RuleBasedStateMachine):
         assert owner.head.commit_id == self.models[partition].commit_id
         self.owners[partition] = owner
 
-    @rule(data=st.data(), partition=st.sampled_from(PARTITIONS))
-    def commit(self, data: st.DataObject, partition: int) -> None:
-        batch = data.draw(batches(self.models[partition], partition))
-        expected = copy.deepcopy(self.models[partition])
-        expected.apply(batch)
-        assert self.run(self.owners[partition].commit(batch)) is Answer.COMMITTED
-        self.models[partition] = expected
+    @rule(data=st.data(), partition=st.sampled_from(PARTITIONS), times=st.integers(1, 4))
+    def commit(self, data: st.DataObject, partition: int, times: int) -> None:
+        for _ in range(times):
+            batch = data.draw(batches(self.models[partition], partition))
+            self.models[partition].apply(batch)
+            assert self.run(self.owners[partition].commit(batch)) is Answer.COMMITTED
+            self.same()
 
     @rule(data=st.data(), partition=st.sampled_from(PARTITIONS), point=st.sampled_from(["execute", "commit"]))
     def die(self, data: st.DataObject, partition: int, point: str) -> None:
@@ -219,8 +223,12 @@ class EngineMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_does_what_plain_dictionaries_do(name: str, tmp_path: Path) -> None:
-    make = make_stores(tmp_path)[name]
+    make_store = make_stores(tmp_path)[name]
+
+    class Machine(EngineMachine):
+        make = staticmethod(make_store)
+
     run_state_machine_as_test(
-        lambda: EngineMachine(make),
+        Machine,
         settings=settings(stateful_step_count=20, max_examples=settings().max_examples // 2),
     )

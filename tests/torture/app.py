@@ -151,7 +151,7 @@ class Path(State):
     chains: list[str] = msgspec.field(default_factory=lambda: [""] * PRIORITIES)
 
 
-@app.component(key="key", state=Path)
+@app.component(key="key", state=Path, retry=PATIENT)
 class Trail:
     @on(Follow)
     async def follow(self, follow: Follow, state: Path, ctx: Context) -> None:
@@ -165,7 +165,7 @@ class Sums(State):
     sum: int = 0
 
 
-@app.component(single=True, state=Sums)
+@app.component(single=True, state=Sums, retry=PATIENT)
 class Total:
     """One hot key for everything."""
 
@@ -180,7 +180,7 @@ class Rung(State):
     named: list[str] = []
 
 
-@app.component(key="key", state=Rung)
+@app.component(key="key", state=Rung, retry=PATIENT)
 class Alarms:
     @on(Fired)
     def fired(self, fired: Fired, state: Rung, ctx: Context) -> None:
@@ -194,7 +194,7 @@ class Ladder(State):
     """Steps that did not follow the one before."""
 
 
-@app.component(single=True, state=Ladder)
+@app.component(single=True, state=Ladder, retry=PATIENT)
 class Steps:
     @on(Step)
     async def step(self, step: Step, state: Ladder, ctx: Context) -> None:

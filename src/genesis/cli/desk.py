@@ -20,7 +20,7 @@ from genesis.cli import moment
 from genesis.cli.talk import UNREACHABLE, Failure, say
 from genesis.cli.where import open_store
 from genesis.config import Settings, engine_for
-from genesis.core.errors import StoreInUseError
+from genesis.core.errors import StoreError, StoreInUseError
 from genesis.core.message import encode
 from genesis.engines.outside import Outside
 from genesis.runtime.life import Life
@@ -44,26 +44,43 @@ class Desk:
         Raises:
             Failure: no answer came in time: what was not answered is withdrawn.
         """
-        keys = [self._store.file_request(request.kind, encode(request)) for request in requests]
+        keys: list[str] = []
         try:
+            for request in requests:
+                keys.append(self._store.file_request(request.kind, encode(request)))
             while keys:
                 answer = self._wait(keys[0])
                 self._store.forget(keys.pop(0))
                 yield answer
+        except (TimeoutError, StoreError) as error:
+            if type(error) not in (TimeoutError, StoreError):  # a plain StoreError: the owner keeps it locked
+                raise
+            outcome = "the request was withdrawn" if self._withdraw(keys) else "the request waits for it"
+            raise Failure(f"{self._who()} did not answer: {error}; {outcome}", UNREACHABLE) from error
         finally:
-            for key in keys:
-                self._store.forget(key)
+            self._withdraw(keys)
 
     def _wait(self, key: str) -> Answer:
         until = moment.now() + self._timeout_s
         while (body := self._store.answer(key)) is None:
             if moment.now() > until:
-                pid, _, alive = self._store.owner() or (0, "", False)
-                who = f"process {pid}" if alive else f"process {pid}, which ended,"
-                raise Failure(f"{who} did not answer in {self._timeout_s:g} s: the request was withdrawn", UNREACHABLE)
+                raise TimeoutError(f"{self._timeout_s:g} s are over")
             moment.sleep(LOOK_S)
         answer: Answer = msgspec.msgpack.decode(body)
         return answer
+
+    def _withdraw(self, keys: list[str]) -> bool:
+        """Take requests back that were not answered. Returns whether that could be done."""
+        try:
+            while keys:
+                self._store.forget(keys.pop())
+        except StoreError:
+            return False
+        return True
+
+    def _who(self) -> str:
+        pid, _, alive = self._store.owner() or (0, "", False)
+        return f"process {pid}" if alive else f"process {pid}, which ended,"
 
 
 def with_owner(store: Path, app: App | None, timeout_s: float, work: Callable[[Desk], T]) -> T:

@@ -42,9 +42,7 @@ def list_letters(store: str | None, limit: int, skip: int, as_json: bool) -> Non
         show_json({"total": total, "letters": [_summary(letter) for letter in page]})
         return
     if page:
-        show(
-            table(["KEY", "SINCE", "COMPONENT", "TYPE", "EVENT", "TRIES", "REASON"], [_row(letter) for letter in page])
-        )
+        show(table(["KEY", "SINCE", "COMPONENT", "TYPE", "EVENT", "TRIES", "REASON"], [_row(letter) for letter in page]))
     if skip >= total:
         say(f"there are only {total}" if total else "no dead letters")
     elif len(page) < total - skip:

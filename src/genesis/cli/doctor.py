@@ -22,7 +22,7 @@ from genesis.config import Settings
 from genesis.core.errors import SettingsError, StoreError
 
 PYTHON = (3, 11)
-LIBRARIES = ("msgspec", "click", "rich")
+LIBRARIES = ("msgspec", "click")
 CLOCK_S = 2.0
 """Difference of two clocks that is no trouble."""
 EPOCH = 1_735_689_600.0
@@ -106,6 +106,7 @@ def _store(path: Path) -> Iterator[Finding]:
     try:
         with open_store(path) as outside:
             yield Finding("store", True, f"{path}, {path.stat().st_size / 2**20:.1f} MiB, its schema is known")
+            yield _integrity(outside.check())
             health = examine(outside)
     except StoreError as error:
         text, _, advice = str(error).rpartition(": ")
@@ -114,6 +115,13 @@ def _store(path: Path) -> Iterator[Finding]:
     yield _owner(health)
     yield _ledger(health)
     yield _clock(health)
+
+
+def _integrity(wrong: list[str]) -> Finding:
+    if not wrong:
+        return Finding("integrity", True, "every page and index was read and is whole")
+    found = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
+    return Finding("integrity", False, found, "stop what runs, and restore the store from a copy")
 
 
 def _owner(health: Health) -> Finding:

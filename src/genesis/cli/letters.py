@@ -106,9 +106,7 @@ def find_letter(store: Outside, key: str) -> Letter:
     for row in store.scan_pending(number - 1, 1) if 0 < number < 1 << 63 else []:
         if row.delivery.id == number and row.reason is Reason.PARKED:
             return _parked(row.delivery)
-    raise Failure(
-        f"there is no dead letter {whole}: it was replayed or dropped, or never was; see genesis dlq list", FAILED
-    )
+    raise Failure(f"there is no dead letter {whole}: it was replayed or dropped, or never was; see genesis dlq list", FAILED)
 
 
 def _dead(key: str, body: bytes) -> Letter:

@@ -42,9 +42,7 @@ class Genesis(click.Group):
         command: click.Command = getattr(import_module(f"genesis.cli.{cmd_name}"), cmd_name)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The subcommand that the arguments name, or a usage error with the closest one."""
         name = args[0]
         if name not in SUBCOMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
@@ -94,10 +92,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Genesis, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
-)
+@click.group("genesis", cls=Genesis, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version.")
 def main() -> None:
     """Run event-processing applications that keep their promises while things break.
 

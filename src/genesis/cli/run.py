@@ -81,9 +81,7 @@ class CrashAt:
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
 @click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
-@click.option(
-    "--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop."
-)
+@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
 @click.pass_context
 def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.

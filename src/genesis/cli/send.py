@@ -87,6 +87,8 @@ def send(
 
     Exit code 1 when an event was refused, 4 when nobody answers.
     """
+    if given["event_id"] == "":
+        raise Failure("--id is empty: events with one id are one event", USAGE)
     path, opened = find_both(store, app)
     tally = Tally(as_json)
     envelope = Request("send", type=type, source=given["source"], priority=given["priority"])
@@ -136,9 +138,7 @@ def _end(tally: Tally) -> None:
     if not tally.failures:
         return
     total = tally.accepted + len(tally.failures)
-    raise Failure(
-        tally.failures[0] if total == 1 else f"{len(tally.failures)} of {total} events were not accepted", FAILED
-    )
+    raise Failure(tally.failures[0] if total == 1 else f"{len(tally.failures)} of {total} events were not accepted", FAILED)
 
 
 def _filled(envelope: Request, fields: dict[str, Any], event_id: str | None) -> Request:

@@ -32,7 +32,12 @@ def get(component: str, key: str, store: str | None, as_json: bool) -> None:
         if not rows:
             _check_component(outside, component)
     if not rows:
-        raise Failure(f"nothing is stored of {component} for key {key!r}: its state is still the initial one", FAILED)
+        of = f"for key {key!r}" if key else "without a key"
+        raise Failure(
+            f"nothing is stored of {component} {of}: genesis state list {component} shows what is; any other state is the"
+            " initial one",
+            FAILED,
+        )
     version, fields = rows[0][0], unpacked(rows[0][1])
     if as_json:
         show_json({"component": component, "key": key, "version": version, "state": fields})
@@ -62,7 +67,8 @@ def list_states(component: str, prefix: str, after: str, limit: int, store: str 
     if rows:
         show(table(["KEY", "VERSION", "STATE"], [[key, str(v), pretty(fields, indent=-1)] for key, v, fields in rows]))
     else:
-        say(f"nothing is stored of {printable(component)}" + (f" for keys with {prefix!r}" if prefix else ""))
+        those = [f"with {prefix!r}"] * bool(prefix) + [f"behind {after!r}"] * bool(after)
+        say(f"nothing is stored of {printable(component)} {' and '.join(those)}".rstrip())
     if more:
         say(f"there are more: --after {rows[-1][0]!r}")
 

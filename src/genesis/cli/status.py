@@ -18,6 +18,8 @@ WORDS = {
     "died": ("DIED", "red"),
     "new": ("NEW", "yellow"),
 }
+QUIET_S = 10.0
+"""Deliveries that wait in lanes while nothing is committed for this long deserve a word."""
 CUT = 100
 """Characters of a position or an error that are shown."""
 
@@ -93,9 +95,7 @@ def _sources(fields: dict[str, Any]) -> list[str]:
     lines = []
     for name, source in fields["sources"].items():
         error = f"  {source['error']}" if source["error"] else ""
-        lines.append(
-            f"source   {name} {source['state'] or 'not running'}  at {str(source['position'])[:CUT]}{error[:CUT]}"
-        )
+        lines.append(f"source   {name} {source['state'] or 'not running'}  at {str(source['position'])[:CUT]}{error[:CUT]}")
     return [printable(line) for line in lines]
 
 
@@ -115,6 +115,11 @@ def _latency(fields: dict[str, Any]) -> list[str]:
 def _next(health: Health) -> list[str]:
     if health.state == "died":
         return ["next     start it again: nothing that was accepted is lost; what was running runs again"]
+    quiet_s = moment.wall() - health.written_at
+    if health.alive and health.ledger.in_lanes and not health.told.get("paused") and quiet_s > QUIET_S:
+        return [
+            f"next     {health.ledger.in_lanes:,} wait, and nothing was committed for {lasting(quiet_s)}: are handlers slow?"
+        ]
     if health.dead or health.reasons.get("parked"):
         return ["next     genesis dlq list"]
     return []

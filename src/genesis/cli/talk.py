@@ -49,9 +49,7 @@ def report(error: Exception) -> int:
     if isinstance(error, GenesisError):
         say(f"genesis: {printable(str(error))}")
         return UNFIT if isinstance(error, SettingsError | StoreError) else FAILED
-    say(
-        f"genesis: {_guilty(error)}: {type(error).__name__}: {printable(str(error))}\n  see it whole: GENESIS_LOG=debug"
-    )
+    say(f"genesis: {_guilty(error)}: {type(error).__name__}: {printable(str(error))}\n  see it whole: GENESIS_LOG=debug")
     return FAILED
 
 

@@ -159,9 +159,7 @@ def _app_in(module: ModuleType, name: str) -> App:
     if isinstance(found, App):
         return found
     apps = [key for key, value in vars(module).items() if isinstance(value, App)]
-    there = (
-        f"; it has {', '.join(f'{module.__name__}:{app}' for app in apps)}" if apps else '; write: app = App("shop")'
-    )
+    there = f"; it has {', '.join(f'{module.__name__}:{app}' for app in apps)}" if apps else '; write: app = App("shop")'
     if found is None:
         hint = did_you_mean(name, apps) or there
         raise Failure(f"{module.__name__} has no {name!r}{hint}", USAGE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, dataclass_transform, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
 from msgspec import Struct, StructMeta
@@ -17,6 +17,7 @@ from genesis.core.errors import DefinitionError, InvalidEventError, StoreChanged
 from genesis.core.event import Priority
 
 A = TypeVar("A")
+M = TypeVar("M", bound=Callable[[dict[str, Any]], dict[str, Any]])
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 UNFIT = (msgspec.ValidationError, TypeError, ValueError, OverflowError, RecursionError)
@@ -67,6 +68,12 @@ class Message(Struct, metaclass=MessageMeta):
     not begun in that time as expired.
     """
 
+    if TYPE_CHECKING:  # what checkers know of class arguments; the metaclass takes them
+
+        def __init_subclass__(
+            cls, *, type: str = "", priority: Priority = Priority.NORMAL, expires_after: float | None = None
+        ) -> None: ...
+
 
 class Request(Message, Generic[A]):
     """A question with an answer of type `A`: ``class GetLevel(Request[int], type="shop.stock.level")``."""
@@ -81,7 +88,10 @@ class StateMeta(StructMeta):
     ) -> StateMeta:
         """Build the class; a mutable struct."""
         steps = {f.__from_version__: f for f in namespace.values() if hasattr(f, "__from_version__")}
-        plain = {k: staticmethod(v) if hasattr(v, "__from_version__") else v for k, v in namespace.items()}
+        plain = {
+            k: staticmethod(v) if hasattr(v, "__from_version__") and not isinstance(v, staticmethod) else v
+            for k, v in namespace.items()
+        }
         cls = super().__new__(mcls, name, bases, plain, **options)
         if not isinstance(version, int) or version < 1:
             raise DefinitionError(f"version is {version!r}: an integer from 1", where=f"class {name}")
@@ -100,11 +110,15 @@ class StateMeta(StructMeta):
 class State(Struct, metaclass=StateMeta):
     """The state of one key: ``class Stock(State, version=1): left: int = 100``. Every field needs a default."""
 
+    if TYPE_CHECKING:  # what checkers know of class arguments; the metaclass takes them
 
-def migrate(*, from_version: int) -> Callable[[Callable[[dict[str, Any]], dict[str, Any]]], Any]:
-    """Mark a function in a State class as the step from `from_version` to the next: takes and returns plain fields."""
+        def __init_subclass__(cls, *, version: int = 1) -> None: ...
 
-    def mark(step: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+
+def migrate(*, from_version: int) -> Callable[[M], M]:
+    """Mark a static method of a State class as the step from `from_version` to the next: plain fields in, plain fields out."""
+
+    def mark(step: M) -> M:
         setattr(step, "__from_version__", from_version)
         return step
 
@@ -245,7 +259,6 @@ __all__ = [
     "Message",
     "MessageCodec",
     "Request",
-    "Self",
     "State",
     "StateCodec",
     "answer_type_of",

@@ -196,7 +196,7 @@ def _snapshot(head: Head) -> Head:
 def _stored_copy(delivery: Delivery) -> Delivery:
     """What of a delivery survives its process, the attempts of a pending one included."""
     row = copy(delivery)
-    row.message = None
+    row.mark, row.message = b"", None
     return row
 
 

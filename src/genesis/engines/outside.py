@@ -23,6 +23,8 @@ from genesis.engines import sqlite_schema as schema
 
 PROBES_MAX = 100
 """Attempts at a lock that somebody only looks at. Looking takes microseconds."""
+OWNER_BYTES = 512
+"""Room for the words about an owner in the lock file."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -58,8 +60,8 @@ class Lock:
             if not _lock(handle):
                 owner = _read_owner(handle)
                 raise StoreInUseError(str(self._store), owner.pid, owner.host)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, msgspec.json.encode(Owner(os.getpid(), os.uname().nodename, name)), 0)
+            # In place and at full length: a full disk does not keep a store from being taken over.
+            os.pwrite(handle, msgspec.json.encode(Owner(os.getpid(), os.uname().nodename, name)).ljust(OWNER_BYTES), 0)
         except BaseException:
             os.close(handle)
             raise
@@ -99,7 +101,7 @@ def _try(handle: int, kind: int) -> bool:
 
 def _read_owner(handle: int) -> Owner:
     try:
-        return msgspec.json.decode(os.pread(handle, 4096, 0), type=Owner)
+        return msgspec.json.decode(os.pread(handle, OWNER_BYTES, 0), type=Owner)
     except msgspec.DecodeError:
         return Owner()  # it has been locked this very moment, or never
 
@@ -163,9 +165,7 @@ class Outside:
         with self._reading() as db:
             return rows.scan(db, partition, table, after, limit)
 
-    def scan_state(
-        self, prefix: str, after: str = "", limit: int = 1000, partition: int = 0
-    ) -> list[tuple[str, StateRow]]:
+    def scan_state(self, prefix: str, after: str = "", limit: int = 1000, partition: int = 0) -> list[tuple[str, StateRow]]:
         """A page of the states whose address starts with `prefix`, in address order."""
         with self._reading() as db:
             return rows.scan_state(db, partition, prefix, after, limit)
@@ -184,6 +184,18 @@ class Outside:
         """Rows of each lane, counted one by one: what `Head.waiting_by_lane` must say."""
         with self._reading() as db:
             return rows.count_lanes(db, partition)
+
+    def check(self) -> list[str]:
+        """Read all of the file. Returns what is wrong with it; nothing when it is whole."""
+        found: list[str] = []
+        with self._reading() as db:
+            try:
+                found += (row[0] for row in db.execute("PRAGMA integrity_check"))
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                    raise
+                found.append(str(error))
+        return [] if found == ["ok"] else found
 
     def file_request(self, kind: str, body: bytes, partition: int = 0) -> str:
         """Ask the owner for something; it is durable when this returns.

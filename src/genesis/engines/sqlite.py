@@ -103,12 +103,21 @@ class SqliteEngine:
             schema.check_folder(self.path)
             if not self._lock.held:
                 self._lock.acquire(owner)
-            schema.prepare(self.path)
-            write = schema.open_writer(self.path, self._quota_bytes)
-            write.execute("PRAGMA busy_timeout = 0")  # the loop thread never waits: see `_begin`
-            self._file = _File(write, schema.open_reader(self.path))
+            schema.prepare(self.path, was_open=bool(self._epochs))
+            self._file = self._connect()
             self._log_rows = 0
         return self._file
+
+    def _connect(self) -> _File:
+        read = schema.open_reader(self.path)
+        try:
+            failed = isinstance(self.last_error, StoreFailedError)
+            write = schema.open_writer(self.path, self._quota_bytes, after_failure=failed)
+        except BaseException:
+            read.close()
+            raise
+        write.execute("PRAGMA busy_timeout = 0")  # the loop thread never waits: see `_begin`
+        return _File(write, read)
 
     async def close(self, partition: int, head: Head) -> None:
         """Give up ownership. Nothing is stored if it was lost before."""

@@ -204,14 +204,9 @@ def read_head(db: sqlite3.Connection, partition: int) -> Head | None:
     return head
 
 
-def read_lane(
-    db: sqlite3.Connection, partition: int, lane: int, after: int, limit: int, wall: float
-) -> list[Delivery | int]:
+def read_lane(db: sqlite3.Connection, partition: int, lane: int, after: int, limit: int, wall: float) -> list[Delivery | int]:
     """Deliveries of a lane, in order; an expired one as its bare id."""
-    sql = (
-        "SELECT id, CASE WHEN expires_at < ? THEN NULL ELSE body END FROM event"
-        " WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
-    )
+    sql = "SELECT id, CASE WHEN expires_at < ? THEN NULL ELSE body END FROM event WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
     first, end = max(after, lane_start(partition, lane)), lane_start(partition, lane + 1)
     return [id if body is None else _delivery(id, body) for id, body in db.execute(sql, (wall, first, end, limit))]
 
@@ -257,9 +252,7 @@ def behind(db: sqlite3.Connection, partition: int, address: str) -> Pending | No
     return found[0] if found else None
 
 
-def due_pending(
-    db: sqlite3.Connection, partition: int, before: float, after: tuple[float, int], limit: int
-) -> list[Pending]:
+def due_pending(db: sqlite3.Connection, partition: int, before: float, after: tuple[float, int], limit: int) -> list[Pending]:
     """Pending deliveries that are due, in order of (due, id)."""
     sql = f"{_PENDING} AND due <= ? AND (due, id) > (?, ?) ORDER BY due, id LIMIT ?"
     bounds = lane_start(partition, 0), lane_start(partition + 1, 0)
@@ -298,9 +291,7 @@ def load_state(db: sqlite3.Connection, partition: int, addresses: Sequence[str])
     return found
 
 
-def scan_state(
-    db: sqlite3.Connection, partition: int, prefix: str, after: str, limit: int
-) -> list[tuple[str, StateRow]]:
+def scan_state(db: sqlite3.Connection, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, StateRow]]:
     """States whose address starts with `prefix`, in address order."""
     # One lower bound, so that a page starts where the last one ended. No text holds a byte FF: the prefix followed by
     # one is above all that start with it and below all others.

@@ -5,6 +5,7 @@ A file that cannot be used is left as it is, and the error says what is wrong, w
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -47,8 +48,7 @@ TABLES_SQL = (
     " body BLOB NOT NULL, UNIQUE (partition, address, name))",
     "CREATE INDEX timer_due ON timer (partition, due)",
     *(
-        f"CREATE TABLE {table} (partition INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,"
-        " UNIQUE (partition, key))"
+        f"CREATE TABLE {table} (partition INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (partition, key))"
         for table in TABLES
     ),
     # The last number given to a request of another process.
@@ -75,24 +75,33 @@ DURABLE = {
 RESTORE = "it is damaged, and was left as it is: restore it from a copy"
 RIGHTS = "it cannot be written: give this user the right to write"
 
-_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_DAMAGED = (StoreCorruptError, RESTORE)
+_READ_ONLY = (StoreReadOnlyError, RIGHTS)
+_FULL = (StoreFullError, "there is no room: free some on its disk, or raise its quota")
+_OTHER = (StoreFailedError, "the disk or its file system failed")
 _BY_CODE: dict[int, tuple[type[StoreError], str]] = {
-    sqlite3.SQLITE_CORRUPT: (StoreCorruptError, RESTORE),
-    sqlite3.SQLITE_NOTADB: (StoreCorruptError, RESTORE),
-    sqlite3.SQLITE_READONLY: (StoreReadOnlyError, RIGHTS),
-    sqlite3.SQLITE_PERM: (StoreReadOnlyError, RIGHTS),
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,  # the index of the log cannot grow
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_PERM: _READ_ONLY,
     sqlite3.SQLITE_CANTOPEN: (StoreReadOnlyError, "it, or its folder, cannot be opened: give this user the rights"),
     sqlite3.SQLITE_BUSY: (StoreError, f"another process has kept it locked for {BUSY_S:.0f} s: see which has it open"),
 }
-_OTHER = (StoreFailedError, "the disk or its file system failed")
+_BY_ERRNO: dict[int, tuple[type[StoreError], str]] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _READ_ONLY,
+    errno.EPERM: _READ_ONLY,
+    errno.EROFS: _READ_ONLY,
+}
 
 
 def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     """What a failure of SQLite means to whoever uses the store at `path`."""
     code = getattr(error, "sqlite_errorcode", 0)
-    if code in _FULL:
-        return StoreFullError(f"{path}: there is no room: free some on its disk, or raise its quota ({error})")
-    kind, meaning = _BY_CODE.get(code & 0xFF, _OTHER)
+    kind, meaning = _BY_CODE.get(code) or _BY_CODE.get(code & 0xFF, _OTHER)
     return kind(f"{path}: {meaning} ({error})")
 
 
@@ -105,10 +114,9 @@ def store_errors(path: Path) -> Iterator[None]:
         raise store_error(error, path) from error
     except msgspec.DecodeError as error:
         raise StoreCorruptError(f"{path}: {RESTORE} (a row cannot be decoded: {error})") from error
-    except PermissionError as error:
-        raise StoreReadOnlyError(f"{path}: {RIGHTS} ({error})") from error
     except OSError as error:
-        raise StoreFailedError(f"{path}: the disk or its file system failed ({error})") from error
+        kind, meaning = _BY_ERRNO.get(error.errno or 0, _OTHER)
+        raise kind(f"{path}: {meaning} ({error})") from error
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -126,21 +134,21 @@ def connect(path: Path, mode: str, *, timeout_s: float = BUSY_S) -> sqlite3.Conn
     )
 
 
-def open_writer(path: Path, quota_bytes: int | None) -> sqlite3.Connection:
-    """Open an existing store for writing, and bring its schema up to date.
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a store."""
+    return path.with_name(path.name + "-wal")
 
-    Raises:
-        StoreError: one of its kinds, as `examine`, or what the disk said.
-    """
+
+def open_writer(path: Path, quota_bytes: int | None = None, *, after_failure: bool = False) -> sqlite3.Connection:
+    """Open for writing a store that was checked, and bring its schema up to date."""
     db = connect(path, "rw")
     try:
-        check_tables(db, path)
         configure(db, path)
         if quota_bytes is not None:
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             db.execute(f"PRAGMA max_page_count = {quota_bytes // page_bytes}")
         migrate(db)
-        settle_log(db, path)
+        settle_log(db, path, must=after_failure)
     except BaseException:
         db.close()
         raise
@@ -148,7 +156,7 @@ def open_writer(path: Path, quota_bytes: int | None) -> sqlite3.Connection:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open an existing store for reading what was committed."""
+    """Open and check an existing store, for reading what was committed. Raises as `check_tables`."""
     db = connect(path, "ro")
     try:
         check_tables(db, path)
@@ -175,14 +183,19 @@ def configure(db: sqlite3.Connection, path: Path) -> None:
             )
 
 
-def settle_log(db: sqlite3.Connection, path: Path) -> None:
+def settle_log(db: sqlite3.Connection, path: Path, *, must: bool) -> None:
     """Move what the log holds into the file, and sync it.
 
-    After a failed sync the kernel may call pages clean that never reached the disk. What was found in the log is
-    therefore written again before anybody builds on it.
+    After a failed sync the kernel may call pages clean that never reached the disk. What is found in the log then
+    `must` be written again before anybody builds on it. Otherwise it may wait for room, or for somebody who reads.
     """
-    _, logged, moved = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if moved != logged:
+    try:
+        _, logged, moved = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if must or error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        return
+    if must and moved != logged:
         raise StoreError(f"{path}: another process reads it and does not stop: end it, then start again")
 
 
@@ -203,7 +216,7 @@ def check_tables(db: sqlite3.Connection, path: Path) -> None:
     for name in sorted(names):
         db.execute(f'SELECT * FROM "{name}" LIMIT 1').fetchone()
     (pages,), (page_bytes,) = db.execute("PRAGMA page_count").fetchone(), db.execute("PRAGMA page_size").fetchone()
-    log = path.with_name(path.name + "-wal")
+    log = log_of(path)
     bytes_there = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     if bytes_there < pages * page_bytes:
         raise StoreCorruptError(f"{path}: {RESTORE} (its end is missing: {bytes_there} of {pages * page_bytes} bytes)")
@@ -217,9 +230,7 @@ def _check_ours(db: sqlite3.Connection, path: Path) -> None:
             raise
         application = None
     if application != APPLICATION_ID:
-        raise NotAStoreError(
-            f"{path}: it is not a store of Genesis, and was left as it is: give the store another path"
-        )
+        raise NotAStoreError(f"{path}: it is not a store of Genesis, and was left as it is: give the store another path")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version < 1:
         raise StoreCorruptError(f"{path}: {RESTORE} (schema {version})")
@@ -246,27 +257,40 @@ def migrate(db: sqlite3.Connection, steps: Mapping[int, Step] = MIGRATIONS, targ
 # --- making ---------------------------------------------------------------------------------------------------------
 
 
-def prepare(path: Path) -> None:
-    """Make the store if there is nothing at `path`, or see that what is there may be opened for writing.
+def prepare(path: Path, *, was_open: bool = False) -> None:
+    """Make the store if there is nothing at `path` and never was, or see that what is there may be opened.
 
     To be called under the lock of the store.
 
     Raises:
         StoreError: one of its kinds; nothing was changed.
     """
-    log = path.with_name(path.name + "-wal")
-    if not path.exists():
-        if log.exists() and log.stat().st_size:
-            raise StoreCorruptError(
-                f"{path}: the file is missing and its log {log.name} is there: put the file back,"
-                " or move the log away to start a new store"
-            )
+    log = log_of(path)
+    has_log = log.exists() and log.stat().st_size > 0
+    if path.exists():
+        _check_alone(path, has_log)
+    elif was_open:
+        raise StoreFailedError(f"{path}: the file was removed while it was in use: put it back")
+    elif has_log:
+        raise StoreCorruptError(
+            f"{path}: the file is missing and its log {log.name} is there: put the file back,"
+            " or move the log away to start a new store"
+        )
+    else:
         _create(path)
-        return
+
+
+def _check_alone(path: Path, has_log: bool) -> None:
+    """See, without touching anything beside it, that a file is ours and may be written."""
     # Through SQLite and not by opening the file: closing it would drop the locks of this process on it (POSIX).
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        _check_ours(db, path)
-    if not os.access(path, os.W_OK):
+        try:
+            _check_ours(db, path)
+        except sqlite3.DatabaseError as error:
+            # A crash while the log was moved leaves a file that is whole only together with its log.
+            if not has_log or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+    if not _may(path, os.W_OK):
         raise StoreReadOnlyError(f"{path}: {RIGHTS}")
 
 
@@ -281,22 +305,29 @@ def check_folder(path: Path) -> None:
         raise StoreError(f"{path}: it is a folder: name a file in it, such as {path / 'genesis.db'}")
     if not path.parent.is_dir():
         raise StoreError(f"{path}: its folder does not exist: make it with `mkdir -p {path.parent}`")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not _may(path.parent, os.W_OK | os.X_OK):
         raise StoreReadOnlyError(f"{path}: its folder cannot be written: give this user the right to write")
 
 
+def _may(path: Path, rights: int) -> bool:
+    return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _create(path: Path) -> None:
-    """Make an empty store beside its place and move it there whole: no crash leaves half of one."""
+    """Make an empty store beside its place and move it there whole: no failure leaves half of one."""
     draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
+    for suffix in ("", "-wal", "-shm"):
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     with closing(connect(draft, "rwc")) as db:
-        configure(db, path)
+        db.execute("PRAGMA journal_mode = off")  # a draft is finished or thrown away
+        db.execute("PRAGMA synchronous = full")
         db.execute("BEGIN IMMEDIATE")
         for statement in TABLES_SQL:
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.execute("COMMIT")
+        db.execute("PRAGMA journal_mode = wal")  # before anybody opens it: whoever then does holds a lock on it
     os.rename(draft, path)
     sync_folder(path.parent)
 

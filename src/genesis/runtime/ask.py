@@ -22,7 +22,7 @@ from genesis.core.errors import (
     HandlerTimeoutError,
 )
 from genesis.core.event import Delivery, Kind
-from genesis.core.message import Request, encode, type_of
+from genesis.core.message import UNFIT, Request, encode, type_of
 from genesis.core.ports import Batch
 from genesis.runtime.component import Route
 from genesis.runtime.context import Context
@@ -78,14 +78,23 @@ class Asks:
             async with asyncio.timeout(deadline_s):
                 if route.read_only:
                     return await self._answer_now(route, request, address)  # type: ignore[no-any-return]
-                return await self._answer_later(route, request, ask_id, source, headers)  # type: ignore[no-any-return]
+                return await self._answer_later(  # type: ignore[no-any-return]
+                    route, request, ask_id, source, headers, begun=asker is not None
+                )
         except TimeoutError:
             raise DeadlineExceededError(f"{route.name} did not answer in {deadline_s:.3f} s") from None
         finally:
             self.in_handlers -= asker is not None
 
     async def _answer_later(
-        self, route: Route, request: Request[Any], ask_id: str | None, source: str | None, headers: dict[str, str]
+        self,
+        route: Route,
+        request: Request[Any],
+        ask_id: str | None,
+        source: str | None,
+        headers: dict[str, str],
+        *,
+        begun: bool,
     ) -> Any:
         pipeline = self._pipeline
         ask_id = ask_id or pipeline.gate.new_id()
@@ -93,7 +102,7 @@ class Asks:
         waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(waiter)
         try:
-            offer = pipeline.gate.offer(request, id=ask_id, source=source, headers=headers)
+            offer = pipeline.gate.offer(request, id=ask_id, source=source, headers=headers, begun=begun)
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await asyncio.shield(accepted)
@@ -140,7 +149,10 @@ class Asks:
             raise
         except Exception as error:
             raise AskFailedError(f"{route.name}: {type(error).__name__}: {error}") from error
-        return msgspec.msgpack.decode(encode(result), type=route.answer)
+        try:
+            return msgspec.msgpack.decode(encode(result), type=route.answer)
+        except UNFIT as error:
+            raise AskFailedError(f"{route.name} gives another answer than its request promises: {error}") from error
 
     def _route(self, request: Request[Any]) -> Route:
         if not isinstance(request, Request):
@@ -153,8 +165,8 @@ class Asks:
     def _chained(self, route: Route, address: str, asker: Delivery | None) -> dict[str, str]:
         if asker is None:
             return {}
-        above = (asker.headers or {}).get(CHAIN, "")
-        chain = [*above.split("\n"), asker.address] if above else [asker.address]
+        above = (asker.headers or {}).get(CHAIN)
+        chain = [asker.address] if above is None else [*above.split("\n"), asker.address]
         if address and address in chain and not route.read_only:
             raise AskCycleError(
                 f"{' -> '.join(a or '(stateless)' for a in chain)} -> {address}: {address} waits for this answer itself"

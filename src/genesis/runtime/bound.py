@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
+import msgspec
+
 from genesis.core.errors import StateTooLargeError
 from genesis.core.event import Delivery
 from genesis.core.message import encode
@@ -38,6 +40,7 @@ class Bound:
         "_executor",
         "_tick",
         "answers",
+        "check_answer",
         "route",
         "stateful",
         "threaded",
@@ -54,6 +57,9 @@ class Bound:
         self._encode: Callable[[Any], bytes] = encode
         self._call: Callable[..., Any] = getattr(instance, route.method)
         self.answers = route.answer is not None
+        promised: Any = tuple[bool, route.answer]  # type: ignore[name-defined]
+        self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode
+        """Raises when an encoded (True, answer) is not what the request promises."""
         self._tick = route.every_s is not None
         self._executor = executor
 
@@ -105,7 +111,13 @@ class Bound:
             result = self._call(state, context) if self._tick else self._call(message, state, context)
             return self.changed(context, state, row), result
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        def told() -> tuple[bytes | None, Any]:
+            try:
+                return work()
+            except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
+                raise RuntimeError(f"{self.route.name} raised {type(error).__name__}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, told)
 
 
 def _check_size(address: str, size: int) -> None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from genesis.core.errors import BatchLimitError, ContextClosedError, GenesisError
+from genesis.core.errors import BatchLimitError, ContextClosedError, GenesisError, InvalidEventError
 from genesis.core.event import Delivery, Kind, Priority, Timer
 from genesis.core.message import Message, Request, encode
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
+from genesis.runtime.intake import fits, level_of
 
 if TYPE_CHECKING:
     from genesis.runtime.component import Route
@@ -41,7 +44,8 @@ class Context(Struct, gc=False):
     """Whether there is anything but the state to collect."""
     _records: int = 0
     _bytes: int = 0
-    _asked: int = 0
+    _asked: dict[str, int] | None = None
+    """How often each question was asked."""
     _ended_before: int = 0
     """Deliveries of its lane that had ended when this attempt was first suspended."""
     _closed: bool = False
@@ -123,9 +127,11 @@ class Context(Struct, gc=False):
     def at(self, wall: float, message: Message, *, name: str | None = None, priority: Priority | None = None) -> str:
         """Emit a message at a time of the wall clock (seconds since the epoch). As `after`."""
         self._check_open()
+        if not isinstance(wall, (int, float)) or not isfinite(wall):
+            raise InvalidEventError(f"a timer is due at a time, not {wall!r}")
         codec, payload = self._pipeline.gate.encoded(message)
         event_id = f"{self._delivery.id:x}.{self._records}"
-        name = name if name is not None else f"~{event_id}"
+        name = f"~{event_id}" if name is None else _checked_name(name)
         self._weigh(1, len(payload))
         timer = Timer(
             address=self._timer_address(),
@@ -133,7 +139,7 @@ class Context(Struct, gc=False):
             due=wall,
             type=codec.type,
             payload=payload,
-            priority=codec.priority if priority is None else priority,
+            priority=codec.priority if priority is None else level_of(priority),
             event_id=event_id,
             headers=_handed_down(self._delivery.headers),
         )
@@ -144,7 +150,7 @@ class Context(Struct, gc=False):
         """Remove a timer of this component and key; nothing happens if there is none."""
         self._check_open()
         self._weigh(1, 0)
-        self._add_timer((self._timer_address(), name))
+        self._add_timer((self._timer_address(), _checked_name(name)))
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
@@ -191,8 +197,12 @@ class Context(Struct, gc=False):
         """
         self._check_open()
         self._check_async("ctx.ask")
-        ask_id = f"{self._delivery.id:x}.ask{self._asked}"
-        self._asked += 1
+        codec, payload = self._pipeline.gate.encoded(request)
+        what = f"{self._delivery.id:x}.{blake2b(codec.type.encode() + payload, digest_size=8).hexdigest()}"
+        if self._asked is None:
+            self._asked = {}
+        ask_id = f"{what}.{self._asked.setdefault(what, 0)}"  # the same question again has the same answer in all attempts
+        self._asked[what] += 1
         return await self._pipeline.asks.ask(request, ask_id=ask_id, deadline_s=deadline, asker=self._delivery)
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -227,6 +237,12 @@ class Context(Struct, gc=False):
     def _check_async(self, what: str) -> None:
         if not self._route.is_async:
             raise GenesisError(f"{what} needs an async handler: write async def {self._route.method}(...)")
+
+
+def _checked_name(name: str) -> str:
+    if not fits(name):
+        raise InvalidEventError(f"a timer's name is text, not {name!r}")
+    return name
 
 
 def _handed_down(headers: dict[str, str] | None) -> dict[str, str] | None:

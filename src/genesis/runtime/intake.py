@@ -39,6 +39,8 @@ class Offer(Struct, gc=False):
     position: tuple[str, bytes] | None = None
     """Of a source: its name and encoded position, stored with the events."""
     waiter: asyncio.Future[None] | None = None
+    echo: asyncio.Future[None] | None = None
+    """What its duplicates wait for: a producer that gives up takes only its own `waiter` with it."""
 
 
 class _Known:
@@ -95,12 +97,16 @@ class Gate:
         priority: Priority | None = None,
         headers: dict[str, str] | None = None,
         into: Offer | None = None,
+        *,
+        begun: bool = False,
     ) -> Offer:
-        """Check an event and put it into an offer.
+        """Check an event and put it into an offer. What belongs to work that was begun is not refused for want of room.
 
         Raises:
             RefusedError: one of its kinds; counted as refused.
         """
+        if id is not None or source is not None or headers is not None:
+            self._check_texts(id, source, headers)
         if source is None:
             source = self.source
         mark, ledger = b"", self._ledger
@@ -111,13 +117,13 @@ class Gate:
             if mark in self._horizon.known:
                 return self._duplicate(into, id, source, mark)
         try:
-            if not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit:
+            if (not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit) and not begun:
                 self._refuse()
             deliveries = self.deliveries(message, id, source, 0, priority, headers)
             if not deliveries:
                 route = self._definition.routes_of(type_of(type(message)))[0]
                 raise UnknownTypeError(f"{route.codec.type} is a read-only request: ask it, it is not sent")
-            if self._pending.any_keys:
+            if self._pending.any_keys and not begun:
                 self._check_keys(deliveries)
         except Exception:
             ledger.offered += 1
@@ -153,8 +159,24 @@ class Gate:
         offer.duplicates += 1
         first = self.in_flight.get(mark)
         if first is not None and first is not offer and offer.waiter is None:
-            offer.waiter = first.waiter
+            if first.echo is None:
+                first.echo = asyncio.get_running_loop().create_future()
+            offer.waiter = first.echo
         return offer
+
+    def _check_texts(self, id: str | None, source: str | None, headers: dict[str, str] | None) -> None:
+        """Refuse what no store could hold."""
+        if id is not None and not fits(id):
+            self._misfit("id", id)
+        if source is not None and not fits(source):
+            self._misfit("source", source)
+        if headers is not None and not all(fits(name) and (value == "" or fits(value)) for name, value in headers.items()):
+            self._misfit("headers", headers)
+
+    def _misfit(self, what: str, found: object) -> NoReturn:
+        self._ledger.offered += 1
+        self._ledger.refused += 1
+        raise InvalidEventError(f"{what} is {found!r}: give text, one character at least, in characters that UTF-8 has")
 
     def _refuse(self) -> NoReturn:
         if not self.open:
@@ -195,7 +217,7 @@ class Gate:
                 f"{known.codec.type}: a payload of {len(payload)} bytes, the limit is {MESSAGE_BYTES}: send its place instead"
             )
         born_at = self._wall()
-        level = known.priority if priority is None else priority
+        level = known.priority if priority is None else level_of(priority)
         expires_at = None if known.expires_after_s is None else born_at + known.expires_after_s
         route = known.route
         if route is not None:
@@ -259,3 +281,19 @@ class Gate:
         routes = [route for route in self._definition.by_type.get(type_of(cls), ()) if not route.read_only]
         known = self._by_class[cls] = _Known(routes[0].codec if routes else MessageCodec(cls), routes)
         return known
+
+
+def level_of(priority: int) -> int:
+    """A priority that a caller gave. Raises InvalidEventError when it is none."""
+    try:
+        return int(Priority(priority))
+    except ValueError:
+        raise InvalidEventError(f"{priority!r} is no priority: Priority.CRITICAL to Priority.BACKGROUND") from None
+
+
+def fits(text: object) -> bool:
+    """Whether it is a text that a store can hold."""
+    try:
+        return isinstance(text, str) and bool(text.encode())
+    except UnicodeEncodeError:
+        return False

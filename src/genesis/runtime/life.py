@@ -7,6 +7,7 @@ partition is dropped and loaded anew from what is stored; when another owner too
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from genesis.core.errors import FencedError, GenesisError, StoreError, StoreFailedError
+from genesis.core.errors import FencedError, StoreError, StoreFailedError
 from genesis.core.event import Delivery
 from genesis.core.ports import Clock, Crasher, Engine, Head
 from genesis.layers.prevention.admission import Admission, AdmissionSettings
@@ -103,6 +104,8 @@ class Life:
         self.slots: Slots | None = None
         self.sources: list[SourceRunner] = []
         self._instances: dict[str, Any] = {}
+        self._head = Head()
+        """As the store had it when it was claimed last."""
         self.error: BaseException | None = None
 
     @asynccontextmanager
@@ -143,12 +146,13 @@ class Life:
         while True:
             try:
                 loaded = await self._load()
-            except GenesisError as error:
+            except Exception as error:
                 failures += 1
                 if not opened.done():
                     opened.set_exception(error)
                     return
                 if failures >= REOPENS or stop.is_set() or not isinstance(error, StoreError):
+                    await self._leave()
                     self._give_up(StoreFailedError(f"the store could not be opened again: {error}"), stop, body)
                     return
                 await asyncio.sleep(0.1 * failures)
@@ -156,10 +160,11 @@ class Life:
             failure = await self._serve(loaded, opened, stop, executor)
             if failure is None:
                 return
-            if not isinstance(failure, StoreError) or isinstance(failure, FencedError):
+            failures = failures + 1 if stop.is_set() else 0
+            if not isinstance(failure, StoreError) or isinstance(failure, FencedError) or failures >= REOPENS:
+                await self._leave()
                 self._give_up(failure, stop, body)
                 return
-            failures = 0
             log.error("the store failed, it is opened again: %s", failure)
 
     def _give_up(self, error: BaseException, stop: asyncio.Event, body: asyncio.Task[Any]) -> None:
@@ -168,8 +173,8 @@ class Life:
             body.cancel()
 
     async def _load(self) -> Loaded:
-        owner = f"{os.getpid()}@{socket.gethostname()}"
-        head = await self._engine.claim(0, owner)
+        head = await self._engine.claim(0, f"{os.getpid()}@{socket.gethostname()}")
+        self._head = copy.deepcopy(head)
         settings = self._settings
         pipeline = Pipeline(
             self.definition,
@@ -189,7 +194,7 @@ class Life:
         try:
             return Loaded(pipeline, await restore(pipeline), unclean)
         except BaseException:
-            await self._engine.close(0, head)
+            await self._leave()
             raise
 
     async def _serve(
@@ -216,9 +221,10 @@ class Life:
         await _first(stopping, supervisor.failure)
         stopping.cancel()
         if supervisor.failure.done():
+            slots.stop()
             return await self._broken(pipeline, supervisor, supervisor.failure.result(), opened)
         await _first(starting, supervisor.failure)
-        return await self._drain(pipeline, slots, supervisor)
+        return await self._drain(pipeline, slots, supervisor, opened)
 
     async def _start(
         self,
@@ -248,49 +254,60 @@ class Life:
         stubborn = await supervisor.stop(self._settings.grace_s)
         if stubborn:
             log.error("still running after %s s: %s", self._settings.grace_s, ", ".join(stubborn))
-        stored = 0
-        if isinstance(error, StoreError) and not isinstance(error, FencedError):
-            stored = await self._stored(pipeline)
-        pipeline.give_up(error, stored)
+        stored = None if isinstance(error, FencedError) else await self._stored()
+        pipeline.give_up(error, stored.commit_id if stored is not None else 0)
         if not opened.done():
             opened.set_exception(error)
         if not isinstance(error, StoreError):
             log.critical("the node stops: %r", error, exc_info=error)
-            with suppress(StoreError):
-                await self._engine.close(0, pipeline.head)
+        if not isinstance(error, StoreError) or isinstance(error, FencedError):
+            await self._leave()
         return error
 
-    async def _stored(self, pipeline: Pipeline) -> int:
-        """The last commit that the store has, as far as it can be told: decides what those who wait are told."""
+    async def _stored(self) -> Head | None:
+        """The head as the store has it, as far as that can be told: decides what those who wait are told."""
         try:
-            head: Head = await self._engine.claim(0, f"{os.getpid()}@{socket.gethostname()}")
+            self._head = await self._engine.claim(0, f"{os.getpid()}@{socket.gethostname()}")
         except StoreError:
-            return 0
-        return head.commit_id
+            return None
+        return self._head
 
-    async def _drain(self, pipeline: Pipeline, slots: Slots, supervisor: Supervisor) -> BaseException | None:
+    async def _leave(self) -> None:
+        """Give the store back. Its head stays as the last commit left it."""
+        with suppress(StoreError):
+            await self._engine.close(0, self._head)
+
+    async def _drain(
+        self, pipeline: Pipeline, slots: Slots, supervisor: Supervisor, opened: asyncio.Future[None]
+    ) -> BaseException | None:
         """Stop in order: intake, sources and timers, running handlers (up to a limit, then given back), commit, close."""
         pipeline.gate.open = False
         supervisor.cancel("source-", "loader", "operator", "housekeeper")
         slots.stop()
-        if not await slots.quiet(self._settings.drain_s):
-            log.warning("%d handlers did not end in %s s: given back", len(pipeline.running), self._settings.drain_s)
+        limit_s = self._settings.drain_s
+        await _first(supervisor.spawn(slots.quiet(limit_s), "quiet"), supervisor.failure)
+        if pipeline.running:
+            log.warning("%d handlers did not end in %s s: given back", len(pipeline.running), limit_s)
         slots.give_back()
-        pipeline.running.clear()
-        failure: BaseException | None
+        await supervisor.stop(self._settings.grace_s, but="commits")  # before the last commit: what ends later does not count
         try:
-            async with asyncio.timeout(self._settings.drain_s):
-                await pipeline.barrier()
-            failure = supervisor.failure.result() if supervisor.failure.done() else None
-        except (StoreError, TimeoutError) as error:
-            failure = error
+            async with asyncio.timeout(limit_s):
+                await _first(supervisor.spawn(pipeline.last_commit(), "last"), supervisor.failure)
+        except TimeoutError:
+            return await self._broken(
+                pipeline, supervisor, StoreFailedError(f"the last commit did not end in {limit_s} s"), opened
+            )
+        if supervisor.failure.done():
+            return await self._broken(pipeline, supervisor, supervisor.failure.result(), opened)
         self.pipeline = None
         await supervisor.stop(self._settings.grace_s)
         pipeline.give_up(StoreFailedError("the node has stopped"), 0)
-        pipeline.head.clean = failure is None
-        pipeline.head.running = []
-        await self._engine.close(0, pipeline.head)
-        return failure
+        pipeline.head.clean, pipeline.head.running = True, []
+        try:
+            await self._engine.close(0, pipeline.head)
+        except StoreError as error:
+            return error
+        return None
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

@@ -141,7 +141,7 @@ class Loader:
                 continue
             pipeline.pending.brought_up(address)
             delivery = _awake(row)
-            delivery.pending = str(Reason.RETRY)
+            delivery.pending = str(Reason.SLOW)
             await pipeline.prefetch([delivery])
             pipeline.lanes.offer(delivery)
 
@@ -157,12 +157,11 @@ class Loader:
             timers.load(rows, upto, LOAD_ROWS)
             if len(rows) < LOAD_ROWS or timers.loaded_to <= before:
                 break
-        while pipeline.group.rows < GROUP_ROWS:
+        while pipeline.group.rows < GROUP_ROWS:  # what is due and finds no room makes the next nap zero
             timer = timers.wake_one(wall)
             if timer is None:
                 return
             self._fire(timer, wall)
-        pipeline.news.set()
 
     def _fire(self, timer: Timer, wall: float) -> None:
         """A timer's message is born in the same group that removes the timer, or moves its schedule on."""

@@ -19,7 +19,7 @@ from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.status import Status, status_of
 
 A = TypeVar("A")
-TURN = 64
+TURN = 256
 """Sends to an engine that never waits after which the loop gets its turn."""
 
 

@@ -112,9 +112,11 @@ class Operator:
 
     async def drop(self, key: str) -> bool:
         """Remove a dead letter for good; a parked delivery ends as dead without being kept. False when there is none."""
-        if await self._letter(key) is None:
+        letter = await self._letter(key)
+        if letter is None:
             return await self._unpark(key, drop=True)
         self._remove(key)
+        await self._forget_journal(letter.delivery)
         await self._pipeline.barrier()
         return True
 
@@ -131,6 +133,19 @@ class Operator:
         group.batch.put("dead", key, None)
         group.rows += 1
 
+    async def _forget_journal(self, delivery: Delivery) -> None:
+        """Remove what the calls of a delivery to the outside gave: nobody will ask for it again."""
+        pipeline = self._pipeline
+        origin = delivery.origin or f"{delivery.id:x}"
+        after = origin
+        while page := await pipeline.engine.scan(pipeline.partition, "once", after, PAGE):
+            for key, _ in page:
+                if not key.startswith(f"{origin}/"):
+                    return
+                pipeline.group.batch.put("once", key, None)
+                pipeline.group.rows += 1
+            after = page[-1][0]
+
     async def _unpark(self, key: str, *, drop: bool) -> bool:
         row = await self._parked(key)
         if row is None:
@@ -140,6 +155,7 @@ class Operator:
         if drop:
             outcomes.dead(delivery, "dropped", "parked, then dropped by hand", delivery.attempt)
             self._pipeline.group.batch.put("dead", key, None)
+            await self._forget_journal(delivery)
         else:
             delivery.attempt = 0
             outcomes.pend(delivery, Reason.RETRY, self._pipeline.clock.wall())
@@ -152,6 +168,9 @@ class Operator:
             delivery_id = int(key, 16)
         except ValueError:
             return None
+        for group in (pipeline.group, pipeline.sealed):
+            if group is not None and any(row.delivery.id == delivery_id for row in group.batch.pend):
+                await pipeline.barrier()
         for row in await pipeline.engine.scan_pending(pipeline.partition, delivery_id - 1, 1):
             if row.delivery.id == delivery_id and row.reason is Reason.PARKED:
                 return row

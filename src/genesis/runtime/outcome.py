@@ -40,7 +40,8 @@ class Outcomes:
         """The handler succeeded: its state, if that changed, and all it collected join the group.
 
         Raises:
-            StateTooLargeError: nothing has joined; the attempt failed after all.
+            Exception: state or answer cannot be stored, or are not of their type. Nothing has joined; the attempt failed
+                after all.
         """
         pipeline, delivery, group = self._pipeline, context._delivery, self._pipeline.group
         body: bytes | None = None
@@ -48,6 +49,10 @@ class Outcomes:
             body = bound.changed(context, state, row)
         elif bound.threaded:
             body, result = result
+        answer = b""
+        if bound.answers:
+            answer = encode((True, result))
+            bound.check_answer(answer)
         context._closed = True
         if not group.rows:
             pipeline.work.set()
@@ -60,7 +65,7 @@ class Outcomes:
         if context._used:
             self._collect(context)
         if bound.answers:
-            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((True, result))))
+            group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
         if pipeline.lanes.any_paused:
             pipeline.lanes.works(delivery.route)
         if delivery.pending:
@@ -117,11 +122,11 @@ class Outcomes:
         letter = DeadLetter(
             delivery=kept,
             reason=reason,
-            detail=detail,
+            detail=_storable(detail),
             attempts=attempts,
             died_at=pipeline.clock.wall(),
             error=type(error).__name__ if error is not None else "",
-            traceback="".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:] if error is not None else "",
+            traceback=_trace(error) if error is not None else "",
             app_version=pipeline.definition.version,
             state_version=route.state_version if route is not None else 0,
         )
@@ -130,7 +135,7 @@ class Outcomes:
         group.rows += 1
         group.size += len(delivery.payload)
         if route is not None and route.answer is not None:
-            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((False, f"{reason}: {detail}"))))
+            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((False, f"{reason}: {letter.detail}"))))
         pipeline.head.ledger.dead += 1
         self._end(delivery)
 
@@ -233,7 +238,7 @@ class Outcomes:
             pending.schedule(row)
         if address:
             rank = pending.rank(address)
-            if rank is not None and self.holds(delivery.component):
+            if rank is not None:
                 pipeline.lanes.hold(address, rank)
             pipeline.group.freed.add(address)
         group = pipeline.group
@@ -242,11 +247,6 @@ class Outcomes:
         group.size += len(delivery.payload)
         pipeline.work.set()
         pipeline.news.set()
-
-    def holds(self, component: str) -> bool:
-        """Whether later deliveries of a key of the component wait for its pending work."""
-        known = self._pipeline.definition.components.get(component)
-        return known is None or known.order != "skip"
 
     def hold_taken(self) -> None:
         """Move what the lanes set aside to the tail of its key's pending work."""
@@ -275,6 +275,15 @@ class Outcomes:
         now, wall = pipeline.clock.now(), pipeline.clock.wall()
         for delivery in stopped:
             self.pend(delivery, Reason.UNAVAILABLE, wall + max(0.0, paused[delivery.route] - now))
+
+
+def _trace(error: BaseException) -> str:
+    return _storable("".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:])
+
+
+def _storable(text: object) -> str:
+    """What a handler said, in characters that UTF-8 has."""
+    return str(text)[:TRACE_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
 def ask_key(source: str, event_id: str) -> str:

@@ -62,7 +62,7 @@ class Pipeline:
         self.clock, self.rng, self.partition = clock, rng, partition
         self.horizon, self.admission, self.lanes, self.overlay = horizon, admission, lanes, overlay
         self.crash, self.observe = crash, observe
-        self.pending = PendingWork()
+        self.pending = PendingWork({c.name for c in definition.components.values() if c.order == "skip"})
         self.timers = Timers()
         self.gate = Gate(
             definition,
@@ -208,7 +208,7 @@ class Pipeline:
         for address in group.freed:
             if self.pending.needs_next(address):
                 self.promotions.add(address)
-        if self.promotions or self.lanes.hungry():
+        if self.promotions or batch.timers or self.lanes.hungry():
             self.news.set()
         while self._space and not self.group.full:
             _resolve(self._space.popleft())
@@ -239,6 +239,8 @@ class Pipeline:
             if delivery.mark:
                 self.gate.in_flight.pop(delivery.mark, None)
         _resolve(offer.waiter, error)
+        if offer.echo is not None:
+            _resolve(offer.echo, error)
 
     # --- 5. run: what a slot needs ----------------------------------------------------------------------------------
 
@@ -271,6 +273,12 @@ class Pipeline:
         self.group.barriers.append(waiter)
         self.work.set()
         await waiter
+
+    async def last_commit(self) -> None:
+        """Wait until nothing is on its way to the store any more."""
+        await self.barrier()
+        while self.sealed is not None:
+            await self.barrier()
 
     async def journalled(self, key: str) -> bytes | None:
         """The committed result of a call to the outside, if it was made before."""

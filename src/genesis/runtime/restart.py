@@ -77,7 +77,7 @@ async def _pending(pipeline: Pipeline) -> None:
                 pipeline.lanes.offer(delivery)
     for address in pipeline.pending.addresses():
         rank = pipeline.pending.rank(address)
-        if rank is not None and pipeline.outcomes.holds(address.partition("/")[0]):
+        if rank is not None:
             pipeline.lanes.hold(address, rank)
         if pipeline.pending.needs_next(address):
             pipeline.promotions.add(address)
@@ -177,7 +177,8 @@ def _compare(component: Component, stored: dict[str, Any], now: dict[str, Any]) 
 
 
 def _migration(version: int) -> str:
-    return f"@migrate(from_version={version})\n           def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ..."
+    lines = ("@staticmethod", f"@migrate(from_version={version})", f"def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ...")
+    return "\n           ".join(lines)
 
 
 def _difference(before: dict[str, str], now: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any
 
 from genesis.core.errors import (
@@ -101,21 +102,20 @@ class Slots:
             waiter.set_result(None)
         self._idle.clear()
 
-    async def quiet(self, limit_s: float) -> bool:
-        """After `stop`: wait until nothing runs, `limit_s` at most. Returns whether that was reached."""
-        try:
+    async def quiet(self, limit_s: float) -> None:
+        """After `stop`: wait until nothing runs, `limit_s` at most."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self._pipeline.running:
                     self._ended.clear()
                     await self._ended.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def give_back(self) -> None:
-        """Close the hands of what still runs: its deliveries stay where they are in the store."""
+        """Close the hands of what still runs, whatever it does: its deliveries stay where they are in the store."""
         for context in self._pipeline.running.values():
-            context._closed = True
+            context._closed = context._abandoned = True
+        self.stuck += len(self._pipeline.running)
+        self._pipeline.running.clear()
 
     async def run_alone(self, delivery: Delivery, patience_s: float) -> None:
         """Run one delivery, recorded as running first, and wait for it, `patience_s` at most."""
@@ -222,17 +222,20 @@ class Slots:
         return self._attempt(Context(self._pipeline, bound.route, delivery), bound, row)
 
     async def _prepared(self, delivery: Delivery, bound: Bound) -> None:
-        """Run it after its state was read and, following an unclean end, after it was stored that it runs."""
+        """Run it after, following an unclean end, it was stored that it runs, and after its state was read."""
         pipeline = self._pipeline
         context = Context(pipeline, bound.route, delivery)
-        if bound.stateful and self._newest(delivery.address) is None:
-            await self._aside(pipeline.load_states([delivery.address]))
         if self._careful > 0:
             self._careful -= 1
             pipeline.running[delivery.id] = context
             await self._aside(pipeline.barrier())
+            if context._abandoned:
+                raise _SlotOver
         row = self._newest(delivery.address) if bound.stateful else ABSENT
-        waits = self._attempt(context, bound, row or ABSENT)
+        while row is None:  # again, should the cache forget it before its turn
+            await self._aside(pipeline.load_states([delivery.address]))
+            row = self._newest(delivery.address)
+        waits = self._attempt(context, bound, row)
         if waits is not None:
             await waits
 
@@ -290,7 +293,8 @@ class Slots:
         """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
         pipeline, timeout_s = self._pipeline, bound.route.timeout_s
         loop = asyncio.get_running_loop()
-        context._task = asyncio.current_task()
+        task = context._task = asyncio.current_task()
+        assert task is not None
         context._ended_before = pipeline.outcomes.ended_by_lane[context._delivery.lane]
         pipeline.running[context._delivery.id] = context
         limit = loop.call_later(timeout_s, self._time_out, context) if timeout_s is not None else None
@@ -307,6 +311,8 @@ class Slots:
             self._failed(context, error)
         self._over(context._delivery)
         pipeline.lanes.release(context._delivery)
+        while self.open and task.cancelling():  # left behind by a TaskGroup whose child failed, before Python 3.13
+            task.uncancel()
 
     def _resumed(self, context: Context, limit: asyncio.TimerHandle | None) -> None:
         """The handler stopped waiting. Raises what overrules its own end."""

@@ -36,9 +36,12 @@ class Supervisor:
             if task.get_name().removeprefix("genesis-").startswith(prefixes):
                 task.cancel()
 
-    async def stop(self, grace_s: float) -> list[str]:
-        """Cancel what is left and wait for it, `grace_s` seconds at most. Returns the names of those that did not end."""
-        tasks = list(self._tasks)
+    async def stop(self, grace_s: float, *, but: str = "") -> list[str]:
+        """Cancel what is left (`but` one, by name) and wait for it, `grace_s` seconds at most.
+
+        Returns the names of those that did not end.
+        """
+        tasks = [task for task in self._tasks if task.get_name() != f"genesis-{but}"]
         for task in reversed(tasks):
             task.cancel()
         if tasks:

@@ -9,14 +9,14 @@ Source: deficit round robin (Shreedhar and Varghese, 1995) with the quanta of th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from genesis.core.event import LANES, PRIORITIES, Delivery
 
 QUANTA = (10, 10, 8, 5, 3)
-"""Slots a round: the specification's 1, 1, 0.8, 0.5, 0.3 of ten. Each is >= 1, so a delivery at the front of its lane
-waits for at most 33 others (a round without its own three)."""
+"""Slots in any 36 in a row: the specification's 1, 1, 0.8, 0.5, 0.3 of ten. Each is >= 1, so a priority with something to
+run waits for at most 33 others (all without its own three)."""
 WINDOW_BYTES = 4 << 20
 """Bytes of deliveries a lane holds in memory: some 8,000 small ones, so that a refill is rare against its cost."""
 DELIVERY_BYTES = 400
@@ -48,25 +48,38 @@ class Lane:
 
 
 class _Key:
-    """A key with more than one delivery in the windows."""
+    """A key with more than one delivery in the windows.
 
-    __slots__ = ("blocked", "next", "running")
+    Of each lane, the first one stands in the lane's queue or waits for its handler, and the others are blocked behind it;
+    while one of the key runs, all may be blocked.
+    """
 
-    def __init__(self) -> None:
-        self.running = True
-        self.next: Delivery | None = None
-        self.blocked: list[deque[Delivery] | None] = [None] * LANES
+    __slots__ = ("blocked", "first", "parked", "running")
+
+    def __init__(self, *, running: bool) -> None:
+        self.running = running
+        self.first: dict[int, Delivery] = {}
+        self.blocked: dict[int, deque[Delivery]] = {}
+        """By lane; never empty ones."""
+        self.parked = 0
+        """Bit l: the first one of lane l waits for its handler."""
+
+    def stops(self, lane: int) -> bool:
+        """Whether a delivery that waits for its handler keeps its place before this lane: it is as urgent, or more."""
+        return bool(self.parked & ((2 << (lane | 1)) - 1))
 
 
 class Pause:
     """A handler whose dependency is down: only one probe at a time runs, none before `until`."""
 
-    __slots__ = ("probing", "until", "waiting")
+    __slots__ = ("probe", "until", "waiting")
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self.probing = False
-        self.waiting: deque[Delivery] = deque()
+        self.probe: Delivery | None = None
+        """What runs as the probe, or was brought up to be it."""
+        self.waiting: OrderedDict[int, Delivery] = OrderedDict()
+        """By id."""
 
 
 class Lanes:
@@ -79,11 +92,13 @@ class Lanes:
         """Taken out because their key has pending work: the runtime moves them to the pending table and clears this."""
         self._queues = [(self.lanes[2 * p].ready, self.lanes[2 * p + 1].ready) for p in range(PRIORITIES)]
         self._credits = list(QUANTA)
+        self._spent: deque[int] = deque()
+        """Priorities of the last slots, oldest first: those that the credits lack."""
         self._ready = 0
         """Bit p: priority p has something in a ready queue."""
         self._credited = _ALL
         self._keys: dict[str, _Key | None] = {}
-        """Keys that run (None: nothing else of them is known) or have a reserved next."""
+        """Keys that run (None: nothing else of them is known) or have more than one delivery in the windows."""
         self._held: dict[str, int] = {}
         self._pauses: dict[str, Pause] = {}
 
@@ -137,42 +152,58 @@ class Lanes:
     def take(self, now: float) -> Delivery | None:
         """The next delivery to run, or None. Its key is locked until `release`."""
         keys = self._keys
+        if self._pauses:
+            self.wake(now)
         while self._ready:
             mask = self._ready & self._credited
             if not mask:
-                self._credits[:] = QUANTA
-                self._credited = _ALL
+                self._renew()
                 continue
             priority = _FIRST[mask]
-            for ready in self._queues[priority]:
-                while ready:
-                    delivery = ready.popleft()
-                    address = delivery.address
-                    if self._held or self._pauses or address in keys:
-                        if not self._admits(delivery, now):
-                            continue
-                    elif address:
-                        keys[address] = None
-                    credits = self._credits
-                    credits[priority] -= 1
-                    if not credits[priority]:
-                        self._credited &= ~(1 << priority)
-                    return delivery
+            begun, external = self._queues[priority]
+            while begun or external:
+                delivery = (begun or external).popleft()
+                address = delivery.address
+                if self._held or self._pauses or address in keys:
+                    if not self._admits(delivery, now):
+                        continue
+                elif address:
+                    keys[address] = None
+                credits = self._credits
+                credits[priority] -= 1
+                if not credits[priority]:
+                    self._credited &= ~(1 << priority)
+                self._spent.append(priority)
+                return delivery
             self._ready &= ~(1 << priority)
         return None
 
+    def _renew(self) -> None:
+        """Everything that is ready has spent its slots: give the oldest ones back, or all when nobody competes."""
+        credits, spent = self._credits, self._spent
+        if not self._ready & (self._ready - 1):
+            credits[:] = QUANTA
+            self._credited = _ALL
+            spent.clear()
+            return
+        priority = spent[0]
+        while spent and spent[0] == priority:
+            spent.popleft()
+            credits[priority] += 1
+        self._credited |= 1 << priority
+
     def _admits(self, delivery: Delivery, now: float) -> bool:
         """Lock the key for the delivery, or put it where it waits."""
-        address, keys = delivery.address, self._keys
+        address = delivery.address
         if address:
             if self._held and not delivery.pending and self._is_held(delivery):
                 return False
-            if address in keys and not self._may_enter(delivery):
+            if address in self._keys and not self._may_enter(delivery):
                 return False
         if self._pauses and not self._passes_pause(delivery, now):
             return False
-        if address and keys.setdefault(address, None) is not None:
-            self._lock(address)
+        if address:
+            self._lock(delivery)
         return True
 
     def release(self, delivery: Delivery) -> None:
@@ -180,52 +211,55 @@ class Lanes:
         lane = self.lanes[2 * delivery.priority + (delivery.kind == 0)]
         lane.count -= 1
         lane.bytes -= len(delivery.payload) + DELIVERY_BYTES
+        if self._pauses:
+            self._is_no_probe(delivery)
         address = delivery.address
         if not address:
             return
         key = self._keys.pop(address, None)
         if key is not None:
-            self._promote(address, key)
+            key.running = False
+            self._bring_up(address, key)
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
-    def _lock(self, address: str) -> None:
-        key = self._keys[address]
-        assert key is not None
-        key.running, key.next = True, None
+    def _lock(self, delivery: Delivery) -> None:
+        key = self._keys.setdefault(delivery.address, None)
+        if key is not None:
+            key.running = True
+            if key.first.get(delivery.lane) is delivery:
+                del key.first[delivery.lane]
 
     def _may_enter(self, delivery: Delivery) -> bool:
-        """Whether the key is free for it; if not, it is filed behind the one that has the key.
-
-        A more urgent delivery passes one that only reserved the key; the reserved one is filed when it comes up.
-        """
-        key = self._keys[delivery.address]
+        """Whether the key is free for it; if not, it is blocked, behind the others of its lane."""
+        key, lane = self._keys[delivery.address], delivery.lane
         if key is None:
-            key = self._keys[delivery.address] = _Key()
-        reserved = key.next
-        if not key.running and (reserved is delivery or reserved is None or delivery.priority < reserved.priority):
+            key = self._keys[delivery.address] = _Key(running=True)
+        first = key.first.get(lane)
+        if not key.running and not key.stops(lane) and (first is delivery or (first is None and lane not in key.blocked)):
             return True
-        self._file(key, delivery)
-        return False
-
-    def _file(self, key: _Key, delivery: Delivery) -> None:
-        blocked = key.blocked[delivery.lane]
-        if blocked is None:
-            blocked = key.blocked[delivery.lane] = deque()
-        if blocked and delivery.id < blocked[0].id:
+        blocked = key.blocked.setdefault(lane, deque())
+        if first is delivery:
+            del key.first[lane]
             blocked.appendleft(delivery)
         else:
             blocked.append(delivery)
+        self._is_no_probe(delivery)
+        return False
 
-    def _promote(self, address: str, key: _Key) -> None:
-        """Reserve the key for the most urgent, oldest of its blocked deliveries and put that at the front of its lane."""
-        for blocked in key.blocked:
-            if blocked:
-                following = blocked.popleft()
-                key.running, key.next = False, following
-                self._keys[address] = key
-                self._to_front(following)
-                return
+    def _bring_up(self, address: str, key: _Key) -> None:
+        """Nothing of the key runs: put the first of each lane at the front of its queue."""
+        for lane in list(key.blocked):
+            if lane not in key.first and not key.stops(lane):
+                blocked = key.blocked[lane]
+                key.first[lane] = blocked.popleft()
+                self._to_front(key.first[lane])
+                if not blocked:
+                    del key.blocked[lane]
+        if key.first:
+            self._keys[address] = key
+        else:
+            self._keys.pop(address, None)
 
     def _to_front(self, delivery: Delivery) -> None:
         self.lanes[delivery.lane].ready.appendleft(delivery)
@@ -250,29 +284,48 @@ class Lanes:
         rank = self._held.get(delivery.address)
         if rank is None or delivery.priority < rank:
             return False
+        self._is_no_probe(delivery)
         key = self._keys.get(delivery.address)
-        if key is not None and key.next is delivery:
-            del self._keys[delivery.address]
-            self._promote(delivery.address, key)
+        if key is None:
+            self._set_aside(delivery)
+            return True
+        if key.first.get(delivery.lane) is delivery:
+            del key.first[delivery.lane]
+            self._set_aside(delivery)
+            self._hold_lane(key, delivery.lane)
+        else:
+            self._hold_lane(key, delivery.lane)
+            self._set_aside(delivery)
+        if not key.running:
+            self._bring_up(delivery.address, key)
+        return True
+
+    def _hold_lane(self, key: _Key, lane: int) -> None:
+        """Set aside what of a lane waits for its key or its handler: nothing earlier may come to the store later."""
+        if key.parked >> lane & 1 and not key.first[lane].pending:
+            self._set_aside(self._unpark(key.first[lane]))
+        for delivery in key.blocked.pop(lane, None) or ():
+            if delivery.pending:
+                key.blocked.setdefault(lane, deque()).append(delivery)
+            else:
+                self._set_aside(delivery)
+
+    def _set_aside(self, delivery: Delivery) -> None:
         self._forget(delivery)
         self.to_hold.append(delivery)
-        return True
 
     # --- paused handlers --------------------------------------------------------------------------------------------
 
     def pause(self, route: str, until: float) -> None:
         """The handler's dependency is down until (monotonic seconds): run one probe at a time, from then on."""
-        pause = self._pauses.get(route)
-        if pause is None:
-            self._pauses[route] = Pause(until)
-        else:
-            pause.until, pause.probing = max(until, pause.until), False
+        pause = self._pauses.setdefault(route, Pause(until))
+        pause.until = max(until, pause.until)
 
     def resume(self, route: str) -> None:
         """The handler works again: everything that waited for it is ready, in its order."""
         pause = self._pauses.pop(route, None)
         while pause and pause.waiting:
-            self._to_front(pause.waiting.pop())
+            self._unpause(pause.waiting.popitem()[1])
 
     @property
     def any_paused(self) -> bool:
@@ -292,29 +345,54 @@ class Lanes:
         pause = self._pauses.get(delivery.route)
         if pause is None:
             return True
-        if now >= pause.until and not pause.probing:
-            pause.probing = True
+        brought_up = pause.probe is delivery
+        if now >= pause.until and (brought_up or pause.probe is None):
+            pause.probe = delivery
             return True
+        pause.waiting[delivery.id] = delivery
+        if brought_up:  # too soon: the pause became longer meanwhile
+            pause.probe = None
+            pause.waiting.move_to_end(delivery.id, last=False)
         if delivery.address:
-            key = self._keys.setdefault(delivery.address, None) or _Key()
-            self._keys[delivery.address] = key
-            if key.next is not None and key.next is not delivery:  # it would have passed: it comes up after that one
-                self._file(key, delivery)
-                return False
-            key.running, key.next = False, delivery  # keeps its place: later ones of its key wait behind it
-        pause.waiting.append(delivery)
+            key = self._keys[delivery.address] = self._keys.get(delivery.address) or _Key(running=False)
+            key.first[delivery.lane] = delivery
+            key.parked |= 1 << delivery.lane
         return False
+
+    def _unpark(self, delivery: Delivery) -> Delivery:
+        """It does not wait for its handler any more, and has left its key."""
+        del self._pauses[delivery.route].waiting[delivery.id]
+        if delivery.address:
+            key = self._keys[delivery.address]
+            assert key is not None
+            del key.first[delivery.lane]
+            key.parked &= ~(1 << delivery.lane)
+        return delivery
+
+    def _is_no_probe(self, delivery: Delivery) -> None:
+        """If the delivery was a probe, or brought up to be one, another may be."""
+        pause = self._pauses.get(delivery.route)
+        if pause is not None and pause.probe is delivery:
+            pause.probe = None
 
     def wake_at(self) -> float | None:
         """When a paused handler with waiting work may be probed next (monotonic seconds)."""
-        times = [pause.until for pause in self._pauses.values() if pause.waiting and not pause.probing]
+        times = [pause.until for pause in self._pauses.values() if pause.waiting and pause.probe is None]
         return min(times) if times else None
 
     def wake(self, now: float) -> None:
         """Let a probe of each paused handler come up whose time has come."""
         for pause in self._pauses.values():
-            if pause.waiting and not pause.probing and now >= pause.until:
-                self._to_front(pause.waiting.popleft())
+            if pause.waiting and pause.probe is None and now >= pause.until:
+                _, pause.probe = pause.waiting.popitem(last=False)
+                self._unpause(pause.probe)
+
+    def _unpause(self, delivery: Delivery) -> None:
+        """It does not wait for its handler any more; what is behind it comes up when it has run."""
+        key = self._keys.get(delivery.address)
+        if key is not None:
+            key.parked &= ~(1 << delivery.lane)
+        self._to_front(delivery)
 
     # --- a window that nothing can leave ----------------------------------------------------------------------------
 
@@ -327,27 +405,31 @@ class Lanes:
         """Take out what blocks a starved window.
 
         Returns:
-            Deliveries that wait for a running one of their key, in order; deliveries that wait for a paused handler;
-            the addresses that the first ones wait for.
+            Deliveries that wait for a running one of their key, in order; deliveries that wait for a paused handler, or
+            for one of another lane that does; the addresses that the first ones wait for.
         """
         waiting: list[Delivery] = []
         addresses: set[str] = set()
         for address, key in self._keys.items():
-            blocked = key.blocked[lane] if key is not None else None
-            if key is not None and key.running and blocked:
-                waiting.extend(blocked)
+            if key is not None and key.running and lane in key.blocked:
+                waiting += key.blocked.pop(lane)
                 addresses.add(address)
-                key.blocked[lane] = None
         stopped: list[Delivery] = []
         for pause in self._pauses.values():
-            stopped.extend(d for d in pause.waiting if d.lane == lane and not d.pending)
-            pause.waiting = deque(d for d in pause.waiting if d.lane != lane or d.pending)
+            stopped += [d for d in pause.waiting.values() if d.lane == lane or self._blocks(d, lane)]
         for delivery in waiting:
             self._forget(delivery)
         for delivery in stopped:
-            self.release(delivery)
+            self._forget(self._unpark(delivery))
+            stopped_key = self._keys.get(delivery.address)
+            if stopped_key is not None and not stopped_key.running:
+                self._bring_up(delivery.address, stopped_key)
         waiting.sort(key=_by_id)
         return waiting, stopped, addresses
+
+    def _blocks(self, delivery: Delivery, lane: int) -> bool:
+        key = self._keys.get(delivery.address)
+        return key is not None and lane in key.blocked and key.stops(lane)
 
     def count(self) -> int:
         """Deliveries in all windows."""

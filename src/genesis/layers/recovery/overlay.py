@@ -68,10 +68,10 @@ class Overlay:
             self._trim()
 
     def _trim(self) -> None:
-        """Forget what came first until the rest fits; what is not committed stays."""
+        """Forget some of what came first; what is not committed stays, and so does the youngest, which is about to be used."""
         if self._bytes <= self.cache_bytes:
             return
         kept = self._open.keys() | self._sealed.keys()
-        for address in list(islice(self._newest, len(self._newest) // TRIM_SHARE + 1)):
+        for address in list(islice(self._newest, (len(self._newest) + TRIM_SHARE - 2) // TRIM_SHARE)):
             if address not in kept:
                 self._bytes -= len(self._newest.pop(address)[1]) + ROW_BYTES

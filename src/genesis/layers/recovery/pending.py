@@ -8,6 +8,7 @@ knows counts per key and the due times of the next minute.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 
 from genesis.core.event import Pending, Reason
 
@@ -15,28 +16,35 @@ WHEEL_S = 60.0
 """How far ahead due times are kept in memory."""
 WHEEL_MAX = 1024
 """Pending deliveries that are kept in memory at once; the rest waits in the store."""
+WAIT_FOR_TIME = (Reason.RETRY, Reason.UNAVAILABLE, Reason.PARKED)
+"""Rows that do not run until their time, or a person, has come."""
 KEY_MAX = 1000
 """Pending deliveries of one key at which intake for that key is refused."""
 
 
 class _Key:
-    __slots__ = ("active", "held", "rank")
+    __slots__ = ("active", "aside", "held", "rank")
 
     def __init__(self) -> None:
         self.active = 0
         """Rows that run by themselves (retry, unavailable, slow, parked, suspect)."""
         self.held = 0
-        self.rank = 9
-        """Most urgent priority of any of its rows since it last had none."""
+        self.aside = 0
+        """Rows that later deliveries do not wait for."""
+        self.rank: int | None = None
+        """Most urgent priority of the active and held rows since there last were none."""
 
 
 class PendingWork:
     """The pending table of one partition, as far as decisions need it."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipping: Collection[str] = ()) -> None:
+        """Begin empty. In the components `skipping`, a later delivery does not wait for the next attempt of an earlier one."""
+        self._skipping = skipping
         self._keys: dict[str, _Key] = {}
-        self._wheel: list[tuple[float, int, Pending]] = []
-        self._in_wheel: dict[int, float] = {}
+        self._wheel: list[tuple[float, int]] = []
+        """Heap of (due, id); entries may be out of date."""
+        self._in_wheel: dict[int, Pending] = {}
         self.loaded_to: tuple[float, int] = (0.0, 0)
         """(due, id) up to which the store was read into the wheel."""
         self.parked = 0
@@ -52,25 +60,36 @@ class PendingWork:
         key = self._keys.get(address)
         if key is None:
             key = self._keys[address] = _Key()
+        if self._is_aside(address, pending.reason):
+            key.aside += 1
+            return
         if pending.reason is Reason.HELD:
             key.held += 1
         else:
             key.active += 1
-        key.rank = min(key.rank, pending.delivery.priority)
+        priority = pending.delivery.priority
+        key.rank = priority if key.rank is None else min(key.rank, priority)
+
+    def _is_aside(self, address: str, reason: Reason) -> bool:
+        return reason in WAIT_FOR_TIME and address.partition("/")[0] in self._skipping
 
     def remove(self, address: str, reason: Reason) -> bool:
-        """A delivery left the table. Returns whether its key has no pending work any more."""
+        """A delivery left the table. Returns whether its key has nothing there any more that others wait for."""
         self.parked -= reason is Reason.PARKED
         key = self._keys.get(address) if address else None
         if key is None:
             return False
-        if reason is Reason.HELD:
+        if self._is_aside(address, reason):
+            key.aside -= 1
+        elif reason is Reason.HELD:
             key.held -= 1
         else:
             key.active -= 1
         if key.active or key.held:
             return False
-        del self._keys[address]
+        key.rank = None
+        if not key.aside:
+            del self._keys[address]
         return True
 
     @property
@@ -81,10 +100,10 @@ class PendingWork:
     def count(self, address: str) -> int:
         """Pending deliveries of a key."""
         key = self._keys.get(address)
-        return key.active + key.held if key else 0
+        return key.active + key.held + key.aside if key else 0
 
     def rank(self, address: str) -> int | None:
-        """Most urgent priority among a key's pending work; None when it has none."""
+        """Most urgent priority among the pending work of a key that others wait for; None when there is none."""
         key = self._keys.get(address)
         return key.rank if key else None
 
@@ -107,11 +126,13 @@ class PendingWork:
 
     def schedule(self, pending: Pending) -> None:
         """Keep a due delivery in memory if its time is near; else the store will bring it up."""
-        due = pending.due
+        due, delivery_id = pending.due, pending.delivery.id
         assert due is not None
-        if (due, pending.delivery.id) <= self.loaded_to and self._in_wheel.get(pending.delivery.id) != due:
-            heapq.heappush(self._wheel, (due, pending.delivery.id, pending))
-            self._in_wheel[pending.delivery.id] = due
+        old = self._in_wheel.pop(delivery_id, None)
+        if (due, delivery_id) <= self.loaded_to:
+            self._in_wheel[delivery_id] = pending
+            if old is None or old.due != due:
+                heapq.heappush(self._wheel, (due, delivery_id))
 
     def forget(self, delivery_id: int) -> None:
         """A delivery is not waiting for its time any more."""
@@ -142,11 +163,14 @@ class PendingWork:
             self._skim()
             if not self._wheel or self._wheel[0][0] > wall:
                 return due
-            _, delivery_id, pending = heapq.heappop(self._wheel)
-            del self._in_wheel[delivery_id]
-            due.append(pending)
+            _, delivery_id = heapq.heappop(self._wheel)
+            due.append(self._in_wheel.pop(delivery_id))
 
     def _skim(self) -> None:
         """Drop what was forgotten or rescheduled from the front."""
-        while self._wheel and self._in_wheel.get(self._wheel[0][1]) != self._wheel[0][0]:
+        while self._wheel:
+            due, delivery_id = self._wheel[0]
+            pending = self._in_wheel.get(delivery_id)
+            if pending is not None and pending.due == due:
+                return
             heapq.heappop(self._wheel)

@@ -1,0 +1,70 @@
+"""Events through Genesis in memory, one `await node.send()` each, beside a worker on a priority queue."""
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from benchmarks import raw_queue
+from benchmarks.app import LEVELS, Added, Committed, Totals, app, totals
+from benchmarks.harness import Figure, Options, Result, child, pairs, percentiles, result
+from benchmarks.job import Meter, clock, expected, open_loop, reached
+from genesis import Settings
+
+EVENTS = 100_000
+LATENCY_S = 3.0
+FIGURES = (
+    Figure(
+        "events_per_s",
+        "1/s",
+        "ratio >= 0.4, aim 0.8",
+        "100,000 events, one `await node.send()` each, keyed state (1,000 keys), 5 priorities, ledger and dedupe on, until all "
+        "are done. Raw: a hand-written worker on an asyncio.PriorityQueue of 1,000.",
+    ),
+    Figure(
+        "p50_ms",
+        "ms",
+        "",
+        "From the scheduled send to the commit, in an open loop at half of the rate above, in bursts of one a millisecond. "
+        "Raw: to the end of the handler, at the same rate.",
+    ),
+    Figure("p99_ms", "ms", "", "The same, 99 of 100."),
+)
+
+
+async def throughput(n: int) -> dict[str, float]:
+    meter = Totals.meter = Meter(n)
+    async with app.running("memory:", settings=Settings()) as node:
+        begin = clock()
+        for i in range(n):
+            e = meter.take(i)
+            await node.send(Added(**e), id=str(i), priority=LEVELS[e["priority"]])
+        await meter.done.wait()
+        await reached(lambda: node.status().ledger.done == n)
+        seconds = clock() - begin
+        assert await totals(node) == expected(n)
+    return {"events_per_s": n / seconds}
+
+
+async def latency(n: int, rate: float) -> dict[str, float]:
+    meter = Totals.meter = Committed(n)
+    async with app.running("memory:", settings=Settings(), crash=meter) as node:
+
+        async def send(e: dict[str, Any]) -> None:
+            await node.send(Added(**e), id=str(e["id"]), priority=LEVELS[e["priority"]])
+
+        await open_loop(n, rate, meter, send)
+        await meter.done.wait()
+        assert await totals(node) == expected(n)
+    return percentiles(meter.latencies())
+
+
+def measure(options: Options) -> Iterator[Result]:
+    n = options.size(EVENTS)
+    runs = list(pairs("memory", options.runs, lambda: child(raw_queue.throughput, n=n), lambda: child(throughput, n=n)))
+    rates = [ours["events_per_s"] for _, ours in runs]
+    yield result("memory", FIGURES[0], rates, [raw["events_per_s"] for raw, _ in runs])
+    rate = median(rates) / 2
+    load = {"n": int(rate * LATENCY_S), "rate": rate}
+    runs = list(pairs("memory", options.runs, lambda: child(raw_queue.latency, **load), lambda: child(latency, **load)))
+    for figure in FIGURES[1:]:
+        yield result("memory", figure, [ours[figure.name] for _, ours in runs], [raw[figure.name] for raw, _ in runs])

@@ -1,0 +1,77 @@
+"""The code in the documents is code: every block runs, in order, and what it defines can be used."""
+
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: str) -> list[str]:
+    return BLOCK.findall((ROOT / document).read_text())
+
+
+def run(source: str, names: dict[str, Any]) -> None:
+    """Execute a block; one that awaits at its top level runs in a coroutine."""
+    if re.search(r"^(async with|await) ", source, re.MULTILINE):
+        body = "".join(f"    {line}\n" for line in source.splitlines())
+        source = f"async def _block():\n{body}"
+    exec(compile(source, "block", "exec"), names)
+
+
+def defined(document: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "documented"}
+    for source in blocks(document):
+        run(source, names)
+    return names
+
+
+def test_the_example_of_the_readme_is_tested_as_the_readme_says() -> None:
+    names = defined("README.md")
+    asyncio.run(names["test_an_order_counts_once"]())
+
+
+def test_the_embedded_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = defined("README.md")
+
+    async def use() -> None:
+        await names["_block"]()
+        async with names["app"].running(store="shop.db") as node:
+            again = await node.send(names["OrderPlaced"]("tea", 3), id="order-17")
+            assert again.duplicate
+
+    asyncio.run(use())
+
+
+def test_the_example_of_the_readme_is_short() -> None:
+    example = blocks("README.md")[0]
+    assert len(example.strip().splitlines()) <= 24
+
+
+def test_the_source_of_the_guide_gives_its_events() -> None:
+    from genesis import App
+
+    names: dict[str, Any] = {"__name__": "documented", "app": App("guide")}
+    for source in blocks("docs/guide.md"):
+        run(source, names)
+
+    async def first() -> Any:
+        async for place, message in names["lines"](4):
+            return place, message
+
+    assert inspect.isasyncgenfunction(names["lines"])
+    assert asyncio.run(first()) == (5, names["OrderPlaced"]("order-5", "tea"))
+
+
+def test_the_states_of_the_guide_migrate() -> None:
+    names: dict[str, Any] = {"__name__": "documented"}
+    run(blocks("docs/guide.md")[1], names)
+    from genesis.core.message import StateCodec, encode
+
+    assert StateCodec(names["Stock"]).decode(1, encode({"remaining": 7})) == names["Stock"](left=7)

@@ -1,0 +1,264 @@
+"""`./dev demo`: the worker is killed and heals, the totals are right, the terminal is as it was."""
+
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.flights import worker as worker_module
+from examples.flights.verdict import Totals, differences
+from examples.flights.watch import Watch
+from examples.flights.worker import Worker, WorkerError
+from genesis.engines.outside import Outside
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = (sys.executable, "-m", "examples.flights.demo")
+# The session leader of the terminal: a terminal whose leader ends is reset, whatever the demo left behind.
+LEADER = """
+trap : INT
+stty -g >"$0.before"
+sh -c 'echo $$ >"$0.pid"; exec "$@"' "$0" "$@"
+echo $? >"$0.code"
+stty -g >"$0.after"
+"""
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*DEMO, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+
+
+def is_owned(store: Path) -> bool:
+    outside = Outside(store)
+    try:
+        owner = outside.owner()
+    finally:
+        outside.close()
+    return owner is not None and owner[2]
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def test_two_kills_heal_and_all_totals_are_right(tmp_path: Path) -> None:
+    done = run("--full-speed", "--scale", 2, "--kill-at", 1, 2, "--json", "--store", tmp_path / "storm.db")
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert told["ok"]
+    assert [death["by"] for death in told["deaths"]] == ["--kill-at", "--kill-at"]
+    assert all(0 < death["healed_s"] < 30 for death in told["deaths"])
+    assert told["compared"] == {
+        "equal": True,
+        "differences": [],
+        "airports": 180,
+        "boards": 6750,
+        "rebookings": 924,
+        "seats": 115_338,
+    }
+    ledger = told["ledger"]
+    assert ledger["adds_up"]
+    assert (ledger["accepted"], ledger["done"], ledger["dead"], ledger["waiting"]) == (19_392, 155_336, 0, 0)
+    assert not is_owned(tmp_path / "storm.db")
+
+
+def test_without_a_terminal_it_prints_plain_lines_and_a_summary(tmp_path: Path) -> None:
+    done = run("--full-speed", "--store", tmp_path / "storm.db")
+
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^Thu 07 Feb 00:00  born 0 = done 0", done.stdout)
+    assert "77,668 deliveries" in done.stdout
+    assert "ledger    adds up" in done.stdout
+    assert "totals    all equal" in done.stdout
+    assert done.stderr == ""
+
+
+# --- workers that do not work -----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_cannot_start_ends_the_demo_with_what_it_said(tmp_path: Path) -> None:
+    done = run("--full-speed", "--store", tmp_path / "missing" / "storm.db")
+
+    assert done.returncode == 1
+    assert "the worker does not start (exit code 3)" in done.stderr
+    assert "its folder does not exist" in done.stderr
+    assert done.stderr.count("Genesis") <= 1  # one start
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENESIS_CRASH", "append:1")  # before its first commit, each time
+    monkeypatch.setattr(worker_module, "WAITS_S", (0.0, 0.0, 0.0))
+    store = tmp_path / "storm.db"
+
+    with (
+        Watch(store, 1) as watch,
+        Worker(store, inf, 1, watch.commit) as worker,
+        pytest.raises(WorkerError, match="3 times without a commit"),
+    ):
+        tend(worker, seconds=30)
+
+    assert [fall.by for fall in worker.falls] == ["signal 9", "signal 9"]
+
+
+def tend(worker: Worker, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        worker.tend()
+        time.sleep(0.01)
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def test_each_difference_is_named() -> None:
+    expected: Totals = {"airports": {"EWR": {"late": 2, "gust": 1.5}}, "boards": {"arrived": 3}, "rebookings": {}, "seats": 0}
+    found: Totals = {
+        "airports": {"EWR": {"late": 3, "gust": 1.5}, "JFK": {"late": 0}},
+        "boards": {"arrived": 2, "delayed": 1},
+        "rebookings": {"UA1": 150},
+        "seats": 150,
+    }
+
+    assert differences(expected, expected) == []
+    assert differences(expected, found) == [
+        "airport EWR late: 3, expected 2",
+        "boards arrived: 2, expected 3",
+        "boards delayed: 1, expected 0",
+        "seats rebooked of UA1: 150, expected 0",
+        "seats rebooked: 150, expected 0",
+    ]
+
+
+# --- in a terminal ----------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal of 80 columns and 24 rows in which the demo runs."""
+
+    def __init__(self, files: Path, *arguments: str) -> None:
+        self._files = files
+        self._master, slave = os.openpty()
+        self._open = True
+        termios.tcsetwinsize(slave, (24, 80))
+        self._leader = subprocess.Popen(
+            ["sh", "-c", LEADER, str(files), *DEMO, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def until(self, text: str, seconds: float = 30.0) -> None:
+        """Read what is shown until `text` is part of it."""
+        end = time.monotonic() + seconds
+        while text not in self.shown:
+            assert time.monotonic() < end, f"no {text!r} in {self.shown[-4000:]!r}"
+            self.read()
+
+    def read(self) -> bool:
+        """Read what there is. Returns False when the demo is gone."""
+        if not select.select([self._master], [], [], 0.1)[0]:
+            return True
+        try:
+            self.shown += os.read(self._master, 65536).decode(errors="replace")
+        except OSError:  # Linux says so when nobody has the other end open
+            return False
+        return True
+
+    def press(self, key: str) -> None:
+        """Press a key."""
+        os.write(self._master, key.encode())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the demo alone."""
+        os.kill(int(self.note("pid")), number)
+
+    def end(self) -> int:
+        """Read to the end, and return the exit code of the demo."""
+        while self.read():
+            pass
+        self._leader.wait(10)
+        return int(self.note("code"))
+
+    def note(self, name: str) -> str:
+        """What the leader wrote down."""
+        return Path(f"{self._files}.{name}").read_text().strip()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._open:
+            self._open = False
+            os.close(self._master)
+            self._leader.wait(30)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(tmp_path / "terminal", "--speed", "3000", "--store", str(tmp_path / "storm.db"))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_a_key_kills_the_worker_and_it_heals(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.until("adds up; accepted 9")
+    assert "\x1b[?1049h" in terminal.shown  # its own screen
+    terminal.press("k")
+    terminal.until("by key k: healed in")
+    terminal.press("?")
+    terminal.until("goes on from there")
+    terminal.press("q")
+
+    assert terminal.end() == 0
+    assert terminal.note("after") == terminal.note("before")
+    assert "\x1b[?1049l" in terminal.shown
+    assert "\x1b[?25h" in terminal.shown  # the cursor is back
+    assert not re.search(r"\x1b\[(\d+;)*[349]\d", terminal.shown)  # NO_COLOR
+    assert "not compared" in terminal.shown
+    assert not is_owned(tmp_path / "storm.db")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_worker_and_leaves_the_terminal_as_it_was(
+    terminal: Terminal, tmp_path: Path, number: signal.Signals
+) -> None:
+    terminal.until("adds up; accepted 9")
+    if number is signal.SIGINT:
+        terminal.press("\x03")
+    else:
+        terminal.signal(number)
+
+    assert terminal.end() == 128 + number
+    assert terminal.note("after") == terminal.note("before")
+    assert f"store     {tmp_path / 'storm.db'}" in terminal.shown
+    assert not is_owned(tmp_path / "storm.db")
+
+
+def test_a_terminal_that_is_closed_takes_the_worker_with_it(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.until("adds up; accepted 9")
+
+    terminal.close()
+
+    end = time.monotonic() + 20
+    while is_owned(tmp_path / "storm.db"):
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -1,0 +1,108 @@
+"""The public API as a user writes it. Never run: mypy and basedpyright read it in `./dev lint`."""
+
+from collections.abc import AsyncIterator
+from typing import Any, assert_type
+
+from genesis import (
+    App,
+    Context,
+    IntakeFullError,
+    Message,
+    Priority,
+    Receipt,
+    Reject,
+    Request,
+    Retry,
+    State,
+    UnavailableError,
+    every,
+    migrate,
+    on,
+)
+
+app = App("shop", version="1.4.0")
+
+
+class OrderPlaced(Message, type="shop.order.placed", priority=Priority.HIGH):
+    order_id: str
+    sku: str
+    qty: int = 1
+
+
+class Reserved(Message, type="shop.order.reserved"):
+    order_id: str
+    price: float
+
+
+class GetLevel(Request[int], type="shop.stock.level"):
+    sku: str
+
+
+class Stock(State, version=2):
+    left: int = 100
+
+    @staticmethod
+    @migrate(from_version=1)
+    def from_1(old: dict[str, Any]) -> dict[str, Any]:
+        return {"left": old["remaining"]}
+
+
+@app.component(key="sku", state=Stock, essential=True, retry=Retry(attempts=3), order="park")
+class Inventory:
+    @on(OrderPlaced, timeout=2.0)
+    async def reserve(self, order: OrderPlaced, stock: Stock, ctx: Context) -> None:
+        if order.qty > stock.left:
+            raise Reject("sold out")
+        price = await ctx.once("quote", quote, type=float)
+        assert_type(price, float)
+        stock.left -= order.qty
+        ctx.emit(Reserved(order.order_id, price), priority=Priority.CRITICAL)
+        name = ctx.after(900, OrderPlaced("a", sku=order.sku), name=f"again-{order.order_id}")
+        ctx.cancel(name)
+        level = await ctx.ask(GetLevel(order.sku), deadline=0.5)
+        assert_type(level, int)
+
+    @on(GetLevel, read_only=True)
+    async def level(self, query: GetLevel, stock: Stock, ctx: Context) -> int:
+        return stock.left
+
+
+@app.component
+class Notifier:
+    @on(Reserved, key=None)
+    def notify(self, reserved: Reserved, ctx: Context) -> None:
+        raise UnavailableError("sms", retry_after_s=5.0)
+
+    @every(60)
+    async def tidy(self, ctx: Context) -> None: ...
+
+
+@app.source
+async def orders(position: int | None) -> AsyncIterator[tuple[int, Message]]:
+    yield 1, OrderPlaced("a", "tea")
+
+
+@app.source(name="more-orders")
+async def more(position: str | None) -> AsyncIterator[tuple[str, Message]]:
+    yield "x", OrderPlaced("b", "tea", 2)
+
+
+async def quote(key: str) -> float:
+    return 9.5
+
+
+async def use() -> None:
+    async with app.running(store="shop.db") as node:
+        try:
+            receipt = await node.send(OrderPlaced("a", "tea"), id="1", priority=Priority.LOW)
+            assert_type(receipt, Receipt)
+        except IntakeFullError as full:
+            assert_type(full.retry_after_s, float)
+        assert_type(await node.send_many([OrderPlaced("a", "tea")]), list[Receipt])
+        assert_type(await node.ask(GetLevel("tea"), deadline=1.0), int)
+        print(node.status().ledger.imbalance())
+    async with app.simulate(seed=7) as sim:
+        assert_type(await sim.send(OrderPlaced("a", "tea")), Receipt)
+        await sim.settle()
+        assert_type(sim.emitted(Reserved), list[Reserved])
+        assert_type(await sim.ask(GetLevel("tea")), int)

@@ -1,0 +1,29 @@
+"""What a user writes wrong must be seen by the checkers: each line below has an error, and an unused ignore is one."""
+
+from genesis import App, Message, Request, State
+
+app = App("shop")
+
+
+class OrderPlaced(Message, type="shop.order.placed"):
+    order_id: str
+
+
+class GetLevel(Request[int], type="shop.stock.level"):
+    sku: str
+
+
+class Stock(State):
+    left: int = 0
+
+
+def wrong() -> None:
+    OrderPlaced(7)  # type: ignore[arg-type]
+    OrderPlaced()  # type: ignore[call-arg]
+    Stock(left="a")  # type: ignore[arg-type]
+
+
+async def wrong_answer() -> None:
+    async with app.running() as node:
+        level: str = await node.ask(GetLevel("tea"))  # type: ignore[arg-type]
+        print(level)

@@ -1,0 +1,389 @@
+"""A store that fails: nothing is lost or doubled, and everyone who waits is told rightly what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from genesis import (
+    App,
+    AskError,
+    Context,
+    IntakeFullError,
+    Node,
+    NotAcceptedError,
+    Receipt,
+    RefusedError,
+    Request,
+    Retry,
+    State,
+    on,
+)
+from genesis.core.errors import FencedError, StoreFailedError, StoreFullError
+from tests.unit.runtime.support import COMMIT_S, Alarm, Disk, Done, Job, Log, until
+
+LOST, KEPT = "execute", "commit"
+"""The commit fails before anything of it is stored, or when all of it is and nobody knows."""
+
+
+class Account(State):
+    cents: int = 0
+
+
+class Pay(Request[int], type="account.pay"):
+    key: str = "a"
+    cents: int = 0
+
+
+def shop() -> tuple[App, type]:
+    app = App("shop")
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=3, base_s=0.1))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            log.seen.append(job.n)
+            ctx.emit(Done(job.key, job.n))
+
+        @on(Alarm)
+        async def ring(self, alarm: Alarm, log: Log, ctx: Context) -> None:
+            if ctx.attempt == 1:
+                raise ConnectionError
+            log.seen.append(alarm.n)
+
+    @app.component(key="key", state=Log)
+    class Book:
+        @on(Done)
+        async def note(self, done: Done, log: Log, ctx: Context) -> None:
+            await asyncio.sleep(0.002)
+            log.seen.append(done.n)
+
+    return app, Till
+
+
+async def send_until_taken(node: Node, job: Job, id: str) -> list[Receipt | str]:
+    """What a producer does: send with an id, again and again, until there is a yes. Returns the answers."""
+    answers: list[Receipt | str] = []
+    while True:
+        try:
+            answers.append(await node.send(job, id=id))
+            return answers
+        except (NotAcceptedError, IntakeFullError) as error:
+            answers.append(error.code)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+async def test_an_event_whose_commit_failed_is_accepted_if_it_was_stored_and_else_refused(point: str) -> None:
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send(Job("a", 0))
+        await asyncio.sleep(0.1)
+        disk.fail_at(point)
+        if point == KEPT:
+            assert not (await node.send(Job("a", 1), id="1")).duplicate
+        else:
+            with pytest.raises(NotAcceptedError, match="send it again with the same id"):
+                await node.send(Job("a", 1), id="1")
+        answers = await send_until_taken(node, Job("a", 1), "1")
+        assert isinstance(answers[-1], Receipt)
+        assert answers[-1].duplicate == (point == KEPT)
+        await until(lambda: node.status().ledger.done == 4)
+        await asyncio.sleep(0.1)
+        assert (await node.state(till, "a")).seen == [0, 1]
+        assert node.status().imbalance == ""
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+@pytest.mark.parametrize("after", range(6))
+async def test_a_failure_anywhere_loses_and_doubles_nothing(point: str, after: int) -> None:
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        disk.fail_at(point, after=after)
+        for n in range(20):
+            await send_until_taken(node, Job("ab"[n % 2], n), str(n))
+        await until(lambda: disk.failed)
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 40)
+        await asyncio.sleep(0.1)
+        for offset, key in enumerate("ab"):
+            assert (await node.state(till, key)).seen == list(range(offset, 20, 2))
+        assert node.status().ledger.accepted == 20
+        assert node.status().imbalance == ""
+
+
+async def test_it_may_fail_again_and_again() -> None:
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        for n in range(30):
+            disk.fail_at((LOST, KEPT)[n % 2], after=n % 3)
+            await send_until_taken(node, Job("a", n), str(n))
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 60)
+        await asyncio.sleep(0.1)
+        assert (await node.state(till, "a")).seen == list(range(30))
+        assert node.status().imbalance == ""
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+async def test_everyone_who_waits_for_the_commit_that_failed_is_told_the_same(point: str) -> None:
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        disk.fail_at(point, after=1)
+        first = asyncio.create_task(node.send(Job("a", 0)))
+        await asyncio.sleep(COMMIT_S / 2)  # its commit is under way: the others gather for the next
+        burst = [node.send(Job("a", n), id=str(n % 10)) for n in range(1, 31)]
+        answers = await asyncio.gather(first, *burst, return_exceptions=True)
+        told = ["yes" if isinstance(answer, Receipt) else type(answer).__name__ for answer in answers]
+        assert told[0] == "yes"
+        assert set(told[1:]) == ({"yes"} if point == KEPT else {"NotAcceptedError"})
+        for n in range(1, 11):
+            await send_until_taken(node, Job("a", n), str(n % 10))
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 22)
+        await asyncio.sleep(0.1)
+        assert sorted((await node.state(till, "a")).seen) == list(range(11))
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+async def test_what_was_not_sealed_yet_is_not_accepted(point: str) -> None:
+    """Two groups: the one under way fails, the one that gathers behind it was never written."""
+    app, _ = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        disk.fail_at(point)
+        under_way = asyncio.create_task(node.send(Job("a", 1), id="1"))
+        await asyncio.sleep(COMMIT_S / 2)
+        gathering = asyncio.create_task(node.send(Job("a", 2), id="2"))
+        with pytest.raises(NotAcceptedError):
+            await gathering
+        if point == KEPT:
+            await under_way
+        else:
+            with pytest.raises(NotAcceptedError):
+                await under_way
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+@pytest.mark.parametrize("after", range(3))
+async def test_who_asked_is_told_to_ask_again_and_is_answered_then(point: str, after: int) -> None:
+    app = App("bank")
+
+    @app.component(key="key", state=Account)
+    class Accounts:
+        @on(Pay)
+        async def pay(self, pay: Pay, account: Account, ctx: Context) -> int:
+            account.cents += pay.cents
+            return account.cents
+
+    disk = Disk()
+    async with disk.node(app) as node:
+        for n in range(3):
+            disk.fail_at(point, after=after)
+            for _ in range(20):
+                with suppress(AskError, RefusedError):
+                    assert await node.ask(Pay(cents=5), id=str(n)) == 5 * n + 5
+                    break
+                await asyncio.sleep(0.05)
+            assert await node.ask(Pay(cents=5), id=str(n)) == 5 * n + 5
+            await asyncio.sleep(0.05)
+        assert (await node.state(Accounts, "a")).cents == 15
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+async def test_a_retry_that_waited_goes_on_with_its_attempts(point: str) -> None:
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send(Alarm("a", 7))
+        await until(lambda: node.status().ledger.in_pending == 1)
+        disk.fail_at(point)
+        await send_until_taken(node, Job("b", 1), "1")
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 3)
+        await asyncio.sleep(0.1)
+        assert (await node.state(till, "a")).seen == [7]
+        assert node.status().ledger.dead == 0
+
+
+async def test_handlers_that_run_are_cancelled_and_run_again_on_what_is_stored() -> None:
+    app, begun, ended = App("shop"), list[int](), list[int]()
+
+    @app.component(key="key", state=Log)
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            begun.append(job.n)
+            log.seen.append(job.n)
+            await asyncio.sleep(1)
+            ended.append(job.n)
+
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send(Job("a", 1))
+        await until(lambda: begun == [1])
+        disk.fail_at(LOST)
+        await send_until_taken(node, Job("b", 2), "2")
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 2)
+        await asyncio.sleep(0.1)
+        assert begun.count(1) == 2
+        assert ended.count(1) == 1
+        assert (await node.state(Till, "a")).seen == [1]
+        assert node.status().ledger.retries == 0
+
+
+async def test_a_handler_that_swallows_its_cancellation_does_not_go_on_serving_the_dropped_partition() -> None:
+    app, runs = App("shop"), list[str]()
+
+    @app.component(key="key", state=Log)
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            runs.append(f"{job.n} begins")
+            log.seen.append(job.n)
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send_many([Job("a", n) for n in range(3)])
+        await until(lambda: runs)
+        disk.fail_at(LOST)
+        await send_until_taken(node, Job("b", 9), "9")
+        await until(lambda: _status_or_none(node) and node.status().ledger.done == 4)
+        await asyncio.sleep(0.1)
+        assert (await node.state(Till, "a")).seen == [0, 1, 2]
+        assert sorted(runs) == ["0 begins", "0 begins", "1 begins", "2 begins", "9 begins"]
+
+
+async def test_the_node_takes_no_events_while_it_opens_the_store_again() -> None:
+    app, _ = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        disk.fail_at(LOST)
+        with pytest.raises(NotAcceptedError):
+            await node.send(Job("a", 1))
+        with pytest.raises(IntakeFullError, match="the store is being opened"):
+            await node.send(Job("a", 1))
+        await asyncio.sleep(1)
+        await node.send(Job("a", 1))
+
+
+async def test_another_owner_stops_the_node_and_ends_the_body_with_that_error() -> None:
+    app, _ = shop()
+    disk = Disk()
+    with pytest.raises(FencedError, match="another process took over this store"):
+        async with disk.node(app) as node:
+            await node.send(Job("a", 1), id="1")
+            await disk.engine.claim(0, "another")
+            sending = asyncio.create_task(node.send(Job("a", 2), id="2"))
+            await asyncio.sleep(100)
+            pytest.fail("the body goes on")
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0, "whoever ran the node is not cancelled"
+    with pytest.raises(NotAcceptedError, match="another process took over"):
+        await sending
+    with pytest.raises(StoreFailedError, match="the node has stopped: another process"):
+        await node.send(Job("a", 3))
+
+
+async def test_a_store_that_cannot_be_opened_again_stops_the_node() -> None:
+    app, _ = shop()
+    disk = Disk()
+    with pytest.raises(StoreFailedError, match="the store could not be opened again"):
+        async with disk.node(app) as node:
+            await node.send(Job("a", 1))
+            disk.engine.cut()
+            with pytest.raises(NotAcceptedError):
+                await node.send(Job("a", 2))
+            await asyncio.sleep(100)
+            pytest.fail("the body goes on")
+
+
+async def test_an_error_of_the_body_comes_out_as_it_is_though_the_store_fails_too() -> None:
+    app, _ = shop()
+    disk = Disk()
+    with pytest.raises(ZeroDivisionError):
+        async with disk.node(app) as node:
+            await node.send(Job("a", 1))
+            disk.engine.cut()
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("point", [LOST, KEPT])
+async def test_a_commit_that_fails_while_the_node_drains_is_made_again_and_the_node_closes_in_order(point: str) -> None:
+    app, till = shop()
+    disk = Disk()
+    begin = asyncio.get_running_loop().time()
+    async with disk.node(app) as node:
+        await node.send(Alarm("a", 7))
+        await node.send(Job("a", 1))
+        disk.fail_at(point)
+    assert asyncio.get_running_loop().time() - begin < 5, "nobody waits for what is known"
+    assert disk.failed
+    async with disk.node(app) as node:
+        await until(lambda: node.status().ledger.done == 3)
+        await asyncio.sleep(0.1)
+        assert (await node.state(till, "a")).seen in ([7, 1], [1, 7])
+        assert node.status().imbalance == ""
+
+
+async def test_a_store_that_is_lost_while_the_node_drains_is_told_as_what_it_is() -> None:
+    app, _ = shop()
+    disk = Disk()
+    with pytest.raises(StoreFailedError, match="the store could not be opened again"):
+        async with disk.node(app) as node:
+            await node.send(Job("a", 1))
+            disk.engine.cut()
+
+
+async def test_a_fault_in_the_node_itself_stops_it_with_that_error_and_what_is_stored_stays_whole() -> None:
+    app, till = shop()
+    disk = Disk()
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with disk.node(app) as node:
+            await node.send_many([Job("a", n) for n in range(10)])
+            commit = disk.engine.commit
+
+            async def broken(*arguments: object) -> object:
+                disk.engine.commit = commit  # type: ignore[method-assign]
+                raise RuntimeError("a bug")
+
+            disk.engine.commit = broken  # type: ignore[assignment,method-assign]
+            await asyncio.sleep(100)
+            pytest.fail("the body goes on")
+    async with disk.node(app) as node:
+        await until(lambda: node.status().ledger.done == 20)
+        await asyncio.sleep(0.1)
+        assert (await node.state(till, "a")).seen == list(range(10))
+        assert node.status().imbalance == ""
+
+
+async def test_a_store_that_cannot_be_read_back_is_an_error_and_not_a_hang() -> None:
+    app, _ = shop()
+    disk = Disk()
+    async with disk.node(app):
+        pass
+    disk.storage.partitions[0].tables["fact"].rows["state:till"] = b"no json"
+    with pytest.raises(ValueError, match="Expecting value"):
+        async with disk.node(app):
+            pytest.fail("it runs")
+
+
+async def test_a_full_store_is_told_to_whoever_runs_the_node() -> None:
+    app, _ = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        disk.fail_at(LOST, error=StoreFullError("no room"))
+        with pytest.raises(NotAcceptedError, match="no room|does not know"):
+            await node.send(Job("a", 1))
+
+
+def _status_or_none(node: Node) -> object:
+    try:
+        return node.status()
+    except IntakeFullError:
+        return None
