@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +67,12 @@ def result(bench: str, figure: Figure, values: list[float], raws: list[float] | 
         ratio = _short(median(v / r if r else 0.0 for v, r in zip(values, raws, strict=True)))
     spread = (_short(min(values)), _short(max(values)))
     return Result(bench, figure.name, _short(median(values)), figure.unit, raw, ratio, len(values), spread)
+
+
+def results(bench: str, figures: Sequence[Figure], runs: list[tuple[Any, Any]]) -> Iterator[Result]:
+    """Sum up figures that both sides of each pair have by name."""
+    for figure in figures:
+        yield result(bench, figure, [ours[figure.name] for _, ours in runs], [raw[figure.name] for raw, _ in runs])
 
 
 def _short(number: float) -> float:

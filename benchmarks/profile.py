@@ -3,8 +3,9 @@
 import asyncio
 import signal
 from collections import Counter
+from linecache import getline
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from benchmarks import memory, sqlite
@@ -19,29 +20,26 @@ class Sampler:
     """Counts where the main thread is, by line (the innermost) and by function (any on the stack)."""
 
     def __init__(self) -> None:
-        self.lines: Counter[str] = Counter()
-        self.inside: Counter[str] = Counter()
-        self.total = 0
+        self._lines: Counter[tuple[CodeType, int]] = Counter()
+        self._inside: Counter[CodeType] = Counter()
+        self._total = 0
 
     def look(self, number: int, frame: FrameType | None) -> None:
-        self.total += 1
-        self.lines[_line(frame)] += 1
+        assert frame is not None
+        self._total += 1
+        self._lines[frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno] += 1
         functions = set()
-        while frame is not None:
-            functions.add(f"{_place(frame)}  {frame.f_code.co_qualname}")
-            frame = frame.f_back
-        self.inside.update(functions)
+        outer: FrameType | None = frame
+        while outer is not None:
+            functions.add(outer.f_code)
+            outer = outer.f_back
+        self._inside.update(functions)
 
     def report(self) -> dict[str, Any]:
-        return {"total": self.total, "lines": self.lines.most_common(LINES), "inside": self.inside.most_common(LINES)}
-
-
-def _place(frame: FrameType) -> str:
-    return frame.f_code.co_filename.removeprefix(f"{ROOT}/").removeprefix("src/")
-
-
-def _line(frame: FrameType | None) -> str:
-    return f"{_place(frame)}:{frame.f_lineno}  {frame.f_code.co_qualname}" if frame is not None else "?"
+        """Places with their counts, the most frequent first."""
+        lines = [((code.co_filename, line, code.co_qualname), n) for (code, line), n in self._lines.most_common(LINES)]
+        inside = [((code.co_filename, 0, code.co_qualname), n) for code, n in self._inside.most_common(LINES)]
+        return {"looks": self._total, "lines": lines, "inside": inside}
 
 
 def sampled(bench: str, **arguments: Any) -> dict[str, Any]:
@@ -61,18 +59,16 @@ def text(bench: str, options: Options) -> str:
         found = child(sampled, bench=bench, n=options.size(memory.EVENTS))
     else:
         found = on_disk(sampled, bench=bench, n=options.size(sqlite.EVENTS))
-    parts = [f"{bench}: {found['events_per_s']:,.0f} events/s while looked at, {found['total']:,} looks"]
+    parts = [f"{bench}: {found['events_per_s']:,.0f} events/s while looked at, {found['looks']:,} looks"]
     for what, title in (("lines", "the innermost line"), ("inside", "functions, with all that they call")):
-        parts += ["", f"share  {title}"]
-        parts += [f"{100 * count / found['total']:4.1f} %  {_source(place)}" for place, count in found[what]]
+        parts += ["", f"share   {title}"]
+        parts += [f"{100 * count / found['looks']:4.1f} %  {_told(*place)}" for place, count in found[what]]
     return "\n".join(parts)
 
 
-def _source(place: str) -> str:
-    """A line of Genesis with its text."""
-    where, _, function = place.partition("  ")
-    name, _, number = where.partition(":")
-    for path in (ROOT / "src" / name, ROOT / name):
-        if number and path.is_file() and not Path(name).is_absolute():
-            return f"{where:42} {function:28} {path.read_text().splitlines()[int(number) - 1].strip()}"
-    return f"{where:42} {function}"
+def _told(path: str, line: int, function: str) -> str:
+    """A place, and the text of a line of ours."""
+    inside = Path(path).is_relative_to(ROOT)
+    name = str(Path(path).relative_to(ROOT)).removeprefix("src/") if inside else "/".join(Path(path).parts[-2:])
+    where = f"{name}:{line}" if line else name
+    return f"{where:42} {function:30} {getline(path, line).strip() if inside and line else ''}".rstrip()

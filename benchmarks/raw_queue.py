@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from benchmarks.harness import percentiles, rss_bytes
-from benchmarks.job import Meter, clock, expected, open_loop
+from benchmarks.job import Meter, Spent, expected, open_loop
 
 ROOM = 1000
 
@@ -35,14 +35,14 @@ class Worker:
 async def throughput(n: int) -> dict[str, float]:
     meter = Meter(n)
     worker = Worker(meter)
-    begin = clock()
+    begin = Spent()
     for i in range(n):
         await worker.put(meter.take(i))
     await meter.done.wait()
-    seconds = clock() - begin
+    spent = begin.per_event(n)
     worker.task.cancel()
     assert worker.totals == expected(n)
-    return {"events_per_s": n / seconds}
+    return spent
 
 
 async def latency(n: int, rate: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.harness import percentiles
-from benchmarks.job import TICK_S, Meter, clock, due_by, event, expected
+from benchmarks.job import TICK_S, Meter, Spent, clock, due_by, event, expected
 
 BATCH = 100
 ROWS = 32
@@ -100,15 +100,15 @@ class Store:
 
 def throughput(folder: str, n: int) -> dict[str, float]:
     store, meter = Store(folder), Meter(n)
-    begin = clock()
+    begin = Spent()
     for first in range(0, n, BATCH):
         events = [meter.take(i) for i in range(first, min(n, first + BATCH))]
         store.apply(events, store.take_in(events))
         for e in events:
             meter.handled(e["id"])
-    seconds = clock() - begin
+    spent = begin.per_event(n)
     assert store.totals == expected(n)
-    return {"events_per_s": n / seconds}
+    return spent
 
 
 def latency(folder: str, n: int, rate: float) -> dict[str, float]:

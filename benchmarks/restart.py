@@ -15,7 +15,21 @@ import msgspec
 
 from benchmarks import backlog, raw_open
 from benchmarks.app import Committed
-from benchmarks.harness import ROOT, Figure, Options, Result, child, command, copy, leave, pairs, progress, result, scratch
+from benchmarks.harness import (
+    ROOT,
+    Figure,
+    Options,
+    Result,
+    child,
+    command,
+    copy,
+    leave,
+    pairs,
+    progress,
+    result,
+    results,
+    scratch,
+)
 from benchmarks.job import reached
 from genesis import App, Context, Message, Settings, State, on
 
@@ -141,8 +155,7 @@ def check(n: int) -> tuple[int, int]:
 def measure(options: Options) -> Iterator[Result]:
     n = options.size(backlog.EVENTS)
     runs = list(pairs("restart", options.runs, lambda: opened(raw_open.first_event, n), lambda: opened(reopen, n)))
-    for figure in FIGURES[:2]:
-        yield result("restart", figure, [ours[figure.name] for _, ours in runs], [raw[figure.name] for raw, _ in runs])
+    yield from results("restart", FIGURES[:2], runs)
     counts = []
     for run in range(options.runs):
         counts.append(check(options.size(CHECKED_EVENTS)))

@@ -27,6 +27,8 @@ from genesis.core.errors import StoreError
 LOOK_S = 0.25
 TICK_S = 0.02
 """How often keys, the worker and, while it heals, the number of the last commit are looked at."""
+STALLED_S = 30.0
+"""Without a commit although something waits: above the waits before starts in a row, and any disk that still works."""
 OK, FAILED, SIGNALLED = 0, 1, 128
 
 
@@ -70,6 +72,8 @@ class Run:
         self._first = self.look
         self._done_at: float | None = None
         """When the feed had come in whole and nothing waited any more."""
+        self._moved_at = time.monotonic()
+        """When the number of the last commit was last seen to grow."""
         self._over = self._quit = self._touched = False
         self._next_look = 0.0
 
@@ -90,8 +94,14 @@ class Run:
         if now < self._next_look:
             return touched
         self._next_look = now + LOOK_S
-        look = self.look = self._watch.look()
+        before, look = self.look, self._watch.look()
+        self.look = look
         self.trend.add(look)
+        if look.head.commit_id != before.head.commit_id or (before.head.commit_id and not look.ledger.waiting):
+            self._moved_at = now
+        if now - self._moved_at > STALLED_S:
+            waiting = f"{look.ledger.waiting:,} deliveries wait in {self._watch.store}"
+            raise WorkerError(f"the worker has committed nothing for {STALLED_S:g} s; {waiting}")
         whole = look.position == self._watch.events - 1 and not look.ledger.waiting
         self._done_at = (self._done_at or look.now) if whole else None
         self._over = whole and not self._worker.doomed and self._watch.over(look, self._worker.pid)

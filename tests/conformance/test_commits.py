@@ -107,11 +107,13 @@ def test_a_claim_returns_the_head_of_the_last_commit(store: Store) -> None:
         head.ledger.external, head.next_sequence[3], head.running = 9, 99, []  # counted on, and lost with its process
         await owner.die(store, CrashPoint.EXECUTE)
 
-        again = (await Owner.claim(store.engine())).head
+        owner = await Owner.claim(store.engine())
+        again = owner.head
         assert (again.epoch, again.commit_id, again.clean) == (2, 1, False)
         assert (again.next_sequence[3], again.ledger.external, again.ledger.in_lanes) == (77, 5, 5)
         assert (again.running, again.waiting_by_lane[5], again.born_by_priority[2]) == ([delivery(1).id], 5, 5)
         assert again.ledger.imbalance() == ""
+        await owner.close()
 
     run(work())
 

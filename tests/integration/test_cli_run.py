@@ -266,6 +266,14 @@ def test_a_store_that_nobody_runs_is_opened_with_its_application(shop: Shop) -> 
     assert shop.json("send", "shop.placed", '{"sku": "tea"}', "--app", "shop:app")["deliveries"] == 2  # asks that process
 
 
+def test_opening_a_store_to_send_starts_no_source(shop: Shop) -> None:
+    with (shop.folder / "shop.py").open("a") as source:
+        source.write('@app.source\nasync def feed(position: int | None):\n    yield 0, Placed(sku="fed")\n')
+    assert shop.run("send", "shop.placed", '{"sku": "tea"}', "--app", "shop:app").returncode == 0
+    status = shop.json("status")
+    assert (status["ledger"]["accepted"], status["sources"]) == (1, {})
+
+
 # --- status ---------------------------------------------------------------------------------------------------------
 
 

@@ -174,7 +174,9 @@ def test_a_log_that_cannot_be_moved_breaks_the_next_commit_and_not_the_one_befor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(db: sqlite3.Connection) -> sqlite3.Error:
-        return sqlite3.OperationalError("disk I/O error")
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        return error
 
     async def work() -> None:
         monkeypatch.setattr("genesis.engines.sqlite.LOG_PAGES", 1)

@@ -19,7 +19,11 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the folder of the run")
     given = parser.parse_args()
     report = torture(
-        plan(given.kills, given.seed), given.seed, rate=given.rate, say=lambda line: print(line, file=sys.stderr), keep=given.keep
+        plan(given.kills, given.seed),
+        given.seed,
+        rate=given.rate,
+        say=lambda line: print(line, file=sys.stderr),
+        keep=given.keep,
     )
     print(report.text())
     if given.report:

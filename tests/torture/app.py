@@ -80,7 +80,7 @@ class Account(State):
     order: list[list[str]] = msgspec.field(default_factory=lists)
     chains: list[str] = msgspec.field(default_factory=lambda: [""] * PRIORITIES)
     """Hash over the ids so far: a lost write in the middle of a list is seen."""
-    tokens: dict[str, str] = {}
+    tokens: dict[str, str] = msgspec.field(default_factory=dict)
     """By event: what its call to the outside returned."""
 
 
@@ -93,7 +93,7 @@ def number_in(plan: str, letter: str) -> int:
     return int(found[1]) if found else 0
 
 
-class Broken(Exception):
+class PlannedError(Exception):
     """A planned failure."""
 
 
@@ -118,7 +118,7 @@ class Accounts:
         if "r" in hit.plan:
             raise Reject("as planned")
         if ctx.attempt <= number_in(hit.plan, "f"):
-            raise Broken
+            raise PlannedError
 
 
 async def call(key: str, event: str) -> str:
@@ -142,7 +142,7 @@ class Mirror:
     async def hit(self, hit: Hit, state: Reflection, ctx: Context) -> None:
         state.order[int(ctx.priority)].append(f"{ctx.event_id} {ctx.attempt}")
         if ctx.attempt <= number_in(hit.plan, "m"):
-            raise Broken
+            raise PlannedError
 
 
 class Path(State):
@@ -176,8 +176,8 @@ class Total:
 
 
 class Rung(State):
-    once: list[str] = []
-    named: list[str] = []
+    once: list[str] = msgspec.field(default_factory=list)
+    named: list[str] = msgspec.field(default_factory=list)
 
 
 @app.component(key="key", state=Rung, retry=PATIENT)
@@ -190,7 +190,7 @@ class Alarms:
 class Ladder(State):
     last: int = 0
     count: int = 0
-    wrong: list[int] = []
+    wrong: list[int] = msgspec.field(default_factory=list)
     """Steps that did not follow the one before."""
 
 

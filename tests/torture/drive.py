@@ -119,8 +119,8 @@ class Report:
     def text(self) -> str:
         """The verdict and the figures, for people."""
         facts = self.facts()
-        shown = [f"{name}: {facts[name]}" for name in ("seed", "seconds", "kills", "offered", "accepted", "refused", "first_yes_s")]
-        return "\n".join([self.verdict.table(), *self.complaints[:20], *shown])
+        names = ("seed", "seconds", "kills", "offered", "accepted", "refused", "first_yes_s")
+        return "\n".join([self.verdict.table(), *self.complaints[:20], *(f"{name}: {facts[name]}" for name in names)])
 
 
 class Torture:
@@ -135,7 +135,10 @@ class Torture:
         self._complaints: list[str] = []
 
     def run(self, kills: list[str]) -> Report:
-        """Kill the application in each of these ways, then let it come to rest."""
+        """Kill the application in each of these ways, then let it come to rest.
+
+        A way is ``random``, ``stop`` (in order), or the name of a point, with or without ``:N`` for its N-th passing.
+        """
         began = time.monotonic()
         self.outside.touch()
         with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as door:
@@ -155,8 +158,9 @@ class Torture:
     def _live(self, door: socket.socket, kind: str) -> None:
         """Start the application, and end it in one way."""
         settings = dict(self._rng.choice(LIMITS))
+        kind, _, given = kind.partition(":")
         if kind in POINTS:
-            passes = self._rng.choice((1, 2, 3, self._rng.randrange(1, POINT_PASSES)))
+            passes = given or self._rng.choice((1, 2, 3, self._rng.randrange(1, POINT_PASSES)))
             settings["GENESIS_CRASH"] = f"{kind}:{passes}"
         wait_s = POINT_WAIT_S if kind in POINTS else self._rng.uniform(0.0, RANDOM_S)
         with self._life(door, kind, settings) as app:
@@ -216,7 +220,13 @@ class Torture:
         env = {**os.environ, **(settings or {})}
         with self._words.open("ab") as words:
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=words, stderr=words, cwd=ROOT, env=env, pass_fds=handles
+                [sys.executable, "-m", *command],
+                stdin=subprocess.PIPE,
+                stdout=words,
+                stderr=words,
+                cwd=ROOT,
+                env=env,
+                pass_fds=handles,
             )
         try:
             yield process

@@ -23,6 +23,8 @@ KEYS = 40
 FRESH = 4000
 """Events after which new keys are used: states stay small."""
 QUESTION_KEYS = 8
+PLANS = {"f1": 0.02, "f3": 0.005, "m1": 0.03, "r": 0.02, "s": 0.05, "t": 0.05, "T": 0.03, "o": 0.05}
+"""What an event asks for (see the application), and how often."""
 
 
 class Log:
@@ -56,11 +58,7 @@ class Events:
         return event, f"S {link} {what}", f"send {what}\n"
 
     def _plan(self) -> str:
-        rng, plan = self._rng, ["-"]
-        for share, word in ((0.02, "f1"), (0.005, "f3"), (0.03, "m1"), (0.02, "r"), (0.05, "s"), (0.05, "t"), (0.03, "T"), (0.05, "o")):
-            if rng.random() < share:
-                plan.append(word)
-        return "".join(plan)
+        return "-" + "".join(word for word, share in PLANS.items() if self._rng.random() < share)
 
 
 class Link:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from genesis import App, Context, Settings, on
 from genesis.core.event import Delivery, Priority
+from genesis.core.ports import CrashPoint
+from genesis.engines.outside import Outside
 from genesis.layers.prevention.lanes import Lanes
-from tests.torture.heart import Hit, Seen, Snapshots, numbers, rest, run, running
+from tests.torture.heart import Hit, Seen, Snapshots, head, numbers, rest, row, run, running, until
+
+ACCEPTED = 1
+"""Place in the stored ledger."""
 
 
 def delivery(number: int, priority: Priority) -> Delivery:
@@ -58,7 +65,9 @@ def test_a_state_that_the_cache_forgot_is_read_again(tmp_path: Path, cache_bytes
 
     killed = run(lambda: hit_all(tmp_path / "a.db", 1))
     killed = run(lambda: hit_all(killed, 2))
-    assert [numbers(killed, f"notes/{key}") for key in keys] == [[1, 2]] * len(keys)
+    killed = run(lambda: hit_all(killed, 3))
+    for key in keys:  # the last commits may be missing
+        assert numbers(killed, f"notes/{key}") in ([1], [1, 2], [1, 2, 3])
 
 
 def test_order_skip_keeps_the_order_of_what_leaves_a_full_window(tmp_path: Path) -> None:
@@ -77,10 +86,60 @@ def test_order_skip_keeps_the_order_of_what_leaves_a_full_window(tmp_path: Path)
         async with running(app, tmp_path / "a.db", settings=Settings(window_bytes=2000)) as (node, _):
             for n in range(40):
                 await node.send(Hit("a", n))
-            while not node.status().ledger.in_pending:
-                await asyncio.sleep(0.001)
+            await until(lambda: node.status().ledger.in_pending)
             go.set()
             await rest(node)
 
     run(work)
     assert numbers(tmp_path / "a.db", "notes/a") == list(range(40))
+
+
+def test_a_window_full_of_one_key_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Nobody told the loader: what was behind such a window waited for its next look, up to 15 s later."""
+    app, go = App("full"), asyncio.Event()
+
+    @app.component(key="key", state=Seen)
+    class Notes:
+        @on(Hit)
+        async def hit(self, hit: Hit, state: Seen, ctx: Context) -> None:
+            if hit.key == "slow":
+                await go.wait()
+            state.numbers.append(hit.n)
+
+    async def work() -> None:
+        async with running(app, tmp_path / "a.db", settings=Settings(window_bytes=2000)) as (node, _):
+            await node.send_many([Hit("slow", n) for n in range(10)])
+            await node.send(Hit("other", 1))
+            async with asyncio.timeout(5):
+                await until(lambda: numbers(tmp_path / "a.db", "notes/other"))
+            go.set()
+            await rest(node)
+
+    run(work)
+    assert numbers(tmp_path / "a.db", "notes/slow") == list(range(10))
+
+
+def test_a_filed_event_without_an_id_is_accepted_once(tmp_path: Path) -> None:
+    """The event was accepted in one commit and its request removed in the next: a death between them doubled it."""
+    app, store = App("filed"), tmp_path / "a.db"
+
+    @app.component(key="key", state=Seen)
+    class Notes:
+        @on(Hit)
+        async def hit(self, hit: Hit, state: Seen, ctx: Context) -> None:
+            state.numbers.append(hit.n)
+
+    async def work(path: Path, crash: Snapshots | None = None) -> None:
+        async with running(app, path, crash=crash) as (node, _):
+            if crash is not None:
+                body = msgspec.msgpack.encode({"kind": "send", "type": "hit", "fields": {"n": 1}})
+                with closing(Outside(path)) as outside:
+                    outside.file_request("send", body)
+            await until(lambda: not row(path, "SELECT count(*) FROM request"))
+            await rest(node)
+
+    snapshots = Snapshots(store, CrashPoint.ANSWER)
+    run(lambda: work(store, snapshots))
+    for taken in [store, *(t for t in snapshots.taken if head(t)["ledger"][ACCEPTED])]:
+        run(lambda taken=taken: work(taken))
+        assert numbers(taken, "notes/a") == [1]

@@ -92,7 +92,8 @@ class Simulation:
         self.failures: list[tuple[str, BaseException]] = []
         """(route, error) of every failed attempt."""
         self.crashes = 0
-        self._dead = False
+        self._killed: asyncio.Future[None] = self._loop.create_future()
+        """Done when the node passed a point where it was to die."""
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -185,13 +186,15 @@ class Simulation:
     def _observe(self, what: str, fact: Any) -> None:
         if what == "sealed":
             self._sealed = fact
-        elif what == "failure":
+        elif what == "failure" and not self._killed.done():
             delivery, error = fact
             assert isinstance(delivery, Delivery)
             self.failures.append((delivery.route, error))
             self._unraised.append(error)
 
     def _maybe_crash(self, point: CrashPoint) -> None:
+        if self._killed.done():  # what is left of a dead node goes nowhere
+            raise _Crash
         if point is CrashPoint.COMMIT:  # durable, whoever gets to know of it
             self._emitted += self._sealed
         if point in self._armed:
@@ -199,8 +202,7 @@ class Simulation:
             if not self._armed[point]:
                 del self._armed[point]
                 self._engine_now().cut()
-                self._dead = True
-                self._loop.stop()
+                self._killed.set_result(None)
                 raise _Crash
 
     def _engine_now(self) -> MemoryEngine:
@@ -223,13 +225,7 @@ class Simulation:
             )
             node = Node(life)
             self._life = node.run()
-            try:
-                self._loop.run_nested(self._life.__aenter__())
-            except BaseException:
-                if not self._dead:
-                    raise
-                self._die()  # killed while it started
-            else:
+            if self._drive(self._life.__aenter__()) and self._life is not None:
                 self._node = node
         return self._node
 
@@ -239,22 +235,32 @@ class Simulation:
     def _run(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
         """Run a call; when the node is killed meanwhile, start it again and repeat the call."""
         while True:
-            task = self._loop.create_task(work(self._ensure()), name="test")
-            try:
-                return self._loop.run_nested(_result(task))
-            except BaseException:
-                if not self._dead:
-                    raise
-            task.cancel()
-            self._die()
+            ended = self._drive(work(self._ensure()))
+            if ended:
+                return ended[0]
+
+    def _drive(self, work: Coroutine[Any, Any, T]) -> tuple[T] | None:
+        """Run something to its end. None if the node was killed before; if it was killed at that moment, it is buried."""
+        task = self._loop.create_task(work, name="test")
+        task.add_done_callback(_seen)
+        self._loop.run_nested(_first(task, self._killed))
+        if not self._killed.done():
+            return (task.result(),)
+        ended = task.done() and not task.cancelled() and task.exception() is None
+        task.cancel()
+        self._die()
+        return (task.result(),) if ended else None
 
     def _die(self) -> None:
         """End the node without any of its goodbyes reaching the store."""
         if self._engine is not None:
             self._engine.cut()
-        life, self._node, self._life, self._dead = self._life, None, None, False
+        if not self._killed.done():
+            self._killed.set_result(None)
+        life, self._node, self._life = self._life, None, None
         self.crashes += 1
         self._loop.run_nested(_bury(self._loop, life))
+        self._killed = self._loop.create_future()
 
     def _status(self) -> Status:
         return self._run(_status)
@@ -301,8 +307,14 @@ async def _asleep(engine: MemoryEngine) -> int:
     return sum(row.reason is Reason.PARKED or (row.reason is Reason.HELD and row.delivery.address in parked) for row in rows)
 
 
-async def _result(task: asyncio.Task[T]) -> T:
-    return await task
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Look at what a task ended with, so that nobody complains that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _bury(loop: VirtualLoop, life: Any) -> None:

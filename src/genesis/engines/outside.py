@@ -23,7 +23,7 @@ from genesis.engines import sqlite_schema as schema
 
 PROBES_MAX = 100
 """Attempts at a lock that somebody only looks at. Looking takes microseconds."""
-OWNER_BYTES = 512
+OWNER_BYTES = 1024
 """Room for the words about an owner in the lock file."""
 
 
@@ -61,7 +61,7 @@ class Lock:
                 owner = _read_owner(handle)
                 raise StoreInUseError(str(self._store), owner.pid, owner.host)
             # In place and at full length: a full disk does not keep a store from being taken over.
-            os.pwrite(handle, msgspec.json.encode(Owner(os.getpid(), os.uname().nodename, name)).ljust(OWNER_BYTES), 0)
+            os.pwrite(handle, msgspec.json.encode(Owner(os.getpid(), os.uname().nodename, name[:99])).ljust(OWNER_BYTES), 0)
         except BaseException:
             os.close(handle)
             raise

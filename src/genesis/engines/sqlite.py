@@ -13,7 +13,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,12 +63,14 @@ class SqliteEngine:
         """
         self.path = Path(path)
         self.last_error: StoreError | None = None
-        """Why the last commit was answered with UNKNOWN."""
+        """Why the last commit was answered with UNKNOWN, or the last claim failed."""
         self._writer = writer or ThreadWriter()
         self._crash = crash
         self._quota_bytes = quota_bytes
         self._lock = Lock(self.path)
         self._file: _File | None = None
+        self._in_doubt = False
+        """A sync may have failed since the file was opened last."""
         self._epochs: dict[int, int] = {}
         """Partitions that are owned, and under which epoch."""
         self._turn = asyncio.Lock()
@@ -89,8 +91,8 @@ class SqliteEngine:
                     await self._begin(db)
                     head = rows.claim(db, partition)
                     await self._writer.run(partial(db.execute, "COMMIT"))
-            except BaseException:
-                self._let_go()
+            except BaseException as error:
+                self._fail(error)
                 if not self._epochs:
                     await self._leave()
                 raise
@@ -111,11 +113,11 @@ class SqliteEngine:
     def _connect(self) -> _File:
         read = schema.open_reader(self.path)
         try:
-            failed = isinstance(self.last_error, StoreFailedError)
-            write = schema.open_writer(self.path, self._quota_bytes, after_failure=failed)
+            write = schema.open_writer(self.path, self._quota_bytes, in_doubt=self._in_doubt)
         except BaseException:
             read.close()
             raise
+        self._in_doubt = False
         write.execute("PRAGMA busy_timeout = 0")  # the loop thread never waits: see `_begin`
         return _File(write, read)
 
@@ -128,8 +130,8 @@ class SqliteEngine:
             try:
                 with schema.store_errors(self.path):
                     await self._store_head(partition, head)
-            except BaseException:
-                self._let_go()
+            except BaseException as error:
+                self._fail(error)
                 raise
             finally:
                 if not self._epochs:
@@ -150,17 +152,20 @@ class SqliteEngine:
                 await self._finish_chore()
                 if self._file is not None:
                     file, self._file = self._file, None
-                    await self._writer.run(partial(_close, file.read, file.write))
+                    await self._writer.run(partial(_end, file, self.path))
         finally:
             self._writer.close()
             self._lock.release()
 
-    def _let_go(self) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Drop the file as the end of the process would: the transaction is undone, the log stays as it is."""
+        if isinstance(error, StoreError):
+            self.last_error = error
+        if isinstance(error, StoreFailedError):
+            self._in_doubt = True
         if self._file is not None:
             file, self._file = self._file, None
-            # The one that can write is closed first: whoever is last and can write moves the log, and syncs again.
-            self._chore = self._writer.run(partial(_close, file.write, file.read))
+            self._chore = self._writer.run(partial(_drop, file))
 
     async def _finish_chore(self) -> None:
         """Wait until the writer is idle."""
@@ -170,9 +175,9 @@ class SqliteEngine:
         done = await chore
         if isinstance(done, sqlite3.Error):
             raise done
-        if done is not None:
+        if done:
             self._pages_per_row = done / self._log_rows
-            self._log_rows = 0
+        self._log_rows = 0
 
     # --- commits ----------------------------------------------------------------------------------------------------
 
@@ -185,12 +190,10 @@ class SqliteEngine:
             async with self._turn:
                 with schema.store_errors(self.path):
                     return await self._commit(partition, sealed, batch)
-        except StoreError as error:
-            self.last_error = error
-            self._let_go()
-            return Answer.UNKNOWN
-        except BaseException:
-            self._let_go()
+        except BaseException as error:
+            self._fail(error)
+            if isinstance(error, StoreError):
+                return Answer.UNKNOWN
             raise
         finally:
             self._under_way.remove(partition)
@@ -206,7 +209,7 @@ class SqliteEngine:
             return Answer.FENCED
         if self._crash is not None:
             self._crash(CrashPoint.EXECUTE)
-        await self._writer.run(partial(self._end, db))
+        await self._writer.run(partial(self._commit_now, db))
         self._log_rows += COMMIT_ROWS + rows.count(batch)
         if self._log_rows * self._pages_per_row > LOG_PAGES:
             self._chore = self._writer.run(partial(_move_log, db))
@@ -221,7 +224,7 @@ class SqliteEngine:
             # Another process files a request. Wait for it where that stops nobody.
             await self._writer.run(partial(_begin_patiently, db))
 
-    def _end(self, db: sqlite3.Connection) -> None:
+    def _commit_now(self, db: sqlite3.Connection) -> None:
         db.execute("COMMIT")
         if self._crash is not None:
             self._crash(CrashPoint.COMMIT)
@@ -310,10 +313,20 @@ def _move_log(db: sqlite3.Connection) -> int | sqlite3.Error:
     try:
         _, logged, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
-        return error
-    return int(logged)
+        # Without room the log grows until a commit finds none either.
+        return 0 if error.sqlite_errorcode == sqlite3.SQLITE_FULL else error
+    return max(0, int(logged))
 
 
-def _close(first: sqlite3.Connection, last: sqlite3.Connection) -> None:
-    first.close()
-    last.close()
+def _end(file: _File, path: Path) -> None:
+    """Close in order, with nothing left in the log."""
+    with suppress(sqlite3.Error):  # all is stored: the next one to open it moves the log
+        schema.settle_log(file.write, path, must=False)
+    file.read.close()
+    file.write.close()
+
+
+def _drop(file: _File) -> None:
+    # The one that can write is closed first: whoever is last and can write moves the log, and syncs it once more.
+    file.write.close()
+    file.read.close()

@@ -139,7 +139,7 @@ def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def open_writer(path: Path, quota_bytes: int | None = None, *, after_failure: bool = False) -> sqlite3.Connection:
+def open_writer(path: Path, quota_bytes: int | None = None, *, in_doubt: bool = False) -> sqlite3.Connection:
     """Open for writing a store that was checked, and bring its schema up to date."""
     db = connect(path, "rw")
     try:
@@ -148,7 +148,7 @@ def open_writer(path: Path, quota_bytes: int | None = None, *, after_failure: bo
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             db.execute(f"PRAGMA max_page_count = {quota_bytes // page_bytes}")
         migrate(db)
-        settle_log(db, path, must=after_failure)
+        settle_log(db, path, must=in_doubt)
     except BaseException:
         db.close()
         raise

@@ -27,6 +27,7 @@ class Group:
         "emitted",
         "ended",
         "freed",
+        "late",
         "messages",
         "offers",
         "replies",
@@ -51,6 +52,8 @@ class Group:
         self.messages: list[object] = []
         self.done: list[Delivery] = []
         """Deliveries that were done straight from their lane; counted when the group is sealed."""
+        self.late: list[Delivery] = []
+        """Those that ended in any other way."""
 
     @property
     def empty(self) -> bool:

@@ -76,8 +76,6 @@ class Loaded:
     pipeline: Pipeline
     suspects: list[Delivery]
     """What was running when the last owner died."""
-    unclean: bool
-    """The last owner did not close in order."""
 
 
 class Life:
@@ -106,6 +104,10 @@ class Life:
         self._instances: dict[str, Any] = {}
         self._head = Head()
         """As the store had it when it was claimed last."""
+        self._loaded = False
+        """The store was read back before: it is opened again after a failure."""
+        self._unclean = False
+        """The last owner did not close in order."""
         self.error: BaseException | None = None
 
     @asynccontextmanager
@@ -175,6 +177,8 @@ class Life:
     async def _load(self) -> Loaded:
         head = await self._engine.claim(0, f"{os.getpid()}@{socket.gethostname()}")
         self._head = copy.deepcopy(head)
+        if self._loaded:  # this process lives: what was running was cancelled, and is not suspected of having killed it
+            head.clean, head.running = True, []
         settings = self._settings
         pipeline = Pipeline(
             self.definition,
@@ -190,12 +194,14 @@ class Life:
             observe=self._observe,
         )
         pipeline.asks.instances = self._instances
-        unclean = head.commit_id > 0 and not head.clean
+        self._unclean |= head.commit_id > 0 and not head.clean
         try:
-            return Loaded(pipeline, await restore(pipeline), unclean)
+            suspects = await restore(pipeline)
         except BaseException:
             await self._leave()
             raise
+        self._loaded = True
+        return Loaded(pipeline, suspects)
 
     async def _serve(
         self, loaded: Loaded, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor
@@ -211,7 +217,7 @@ class Life:
             spawn=supervisor.spawn,
             count=self._settings.slots,
             grace_s=self._settings.grace_s,
-            careful=CAREFUL if loaded.unclean and not pipeline.engine.traits.immediate else 0,
+            careful=CAREFUL if self._unclean and not pipeline.engine.traits.immediate else 0,
         )
         if not pipeline.engine.traits.immediate:
             supervisor.spawn(pipeline.run_commits(), "commits")

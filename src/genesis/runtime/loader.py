@@ -74,8 +74,9 @@ class Loader:
         lane = pipeline.lanes.lanes[index]
         if pipeline.lanes.starved(index):
             pipeline.outcomes.relieve(index)
-        half_full = 2 * lane.bytes >= pipeline.lanes.window_bytes
-        while lane.behind and not half_full and pipeline.lanes.room(index) and not pipeline.group.full:
+        if lane.ready and 2 * lane.bytes >= pipeline.lanes.window_bytes:
+            return
+        while lane.behind and pipeline.lanes.room(index) and not pipeline.group.full:
             after = max(lane.loaded, lane_start(pipeline.partition, index))
             rows = await pipeline.engine.read(pipeline.partition, index, after, READ_ROWS, pipeline.clock.wall())
             if not rows:

@@ -56,7 +56,7 @@ class Operator:
     async def _serve(self, key: str, body: bytes) -> None:
         pipeline = self._pipeline
         try:
-            answer = await self._perform(msgspec.msgpack.decode(body, type=Request))
+            answer = await self._perform(key, msgspec.msgpack.decode(body, type=Request))
         except (GenesisError, msgspec.DecodeError) as error:
             answer = {"error": str(error), "code": getattr(error, "code", "invalid-request")}
         except Exception as error:
@@ -67,12 +67,13 @@ class Operator:
         pipeline.group.rows += 2
         await pipeline.barrier()
 
-    async def _perform(self, request: Request) -> dict[str, Any]:
+    async def _perform(self, key: str, request: Request) -> dict[str, Any]:
         pipeline = self._pipeline
         if request.kind == "send":
             message = pipeline.gate.message(request.type, request.fields)
             priority = Priority[request.priority.upper()] if request.priority else None
-            offer = pipeline.gate.offer(message, id=request.id, source=request.source, priority=priority)
+            event_id = request.id or f"request-{key}"  # done again after a crash, it is a duplicate
+            offer = pipeline.gate.offer(message, id=event_id, source=request.source, priority=priority)
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await accepted

@@ -173,6 +173,7 @@ class Outcomes:
         head.ended_by_priority[delivery.priority] += 1
         self.ended_by_lane[lane] += 1
         group.ended += 1
+        group.late.append(delivery)
         group.rows += 1
         pipeline.work.set()
 

@@ -196,7 +196,7 @@ class Pipeline:
         self.timers.settle()
         if group.ended:
             self.admission.tell_done(group.ended, group.emitted, self.clock.now())
-            self._measure(group.done)
+            self._measure(group.done + group.late if group.late else group.done)
         if self.crash is not None:
             self.crash(CrashPoint.ANSWER)
         self._answer(group)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import wraps
 from random import Random
 from typing import Any
 
@@ -105,9 +106,12 @@ class Disk:
         return sorted((msgspec.msgpack.decode(body, type=DeadLetter) for _, body in rows), key=lambda d: d.died_at)
 
     @asynccontextmanager
-    async def node(self, app: App, *, delay: Callable[[], float] = lambda: COMMIT_S, **settings: Any) -> AsyncIterator[Node]:
-        """A node on this disk, in the time of the running loop."""
-        self.engine = MemoryEngine(self.storage, immediate=False, crash=self._pass, delay=delay)
+    async def node(
+        self, app: App, *, delay: Callable[[], float] = lambda: COMMIT_S, immediate: bool = False, **settings: Any
+    ) -> AsyncIterator[Node]:
+        """A node on this disk, in the time of the running loop. `immediate`: its commits take no time and cannot fail."""
+        crash = None if immediate else self._pass
+        self.engine = MemoryEngine(self.storage, immediate=immediate, crash=crash, delay=delay)
         life = Life(
             app.definition(),
             self.engine,
@@ -118,3 +122,13 @@ class Disk:
         )
         async with Node(life).run() as node:
             yield node
+
+
+def in_real_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a coroutine test in a loop of the real world."""
+
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run

@@ -234,6 +234,35 @@ async def test_handlers_that_run_are_cancelled_and_run_again_on_what_is_stored()
         assert node.status().ledger.retries == 0
 
 
+async def test_a_store_that_fails_again_and_again_costs_a_running_handler_no_attempt() -> None:
+    app, attempts = App("shop"), list[int]()
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=1))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if job.key == "slow":
+                attempts.append(ctx.attempt)
+                await asyncio.sleep(5)
+            log.seen.append(job.n)
+
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send(Job("slow", 1))
+        for n in range(8):
+            await asyncio.sleep(0.1)
+            await node.send(Job("b", n))  # a commit that notes what is running
+            disk.fail_at((LOST, KEPT)[n % 2])
+            await send_until_taken(node, Job("c", n), str(n))
+        await until(lambda: _status_or_none(node) and node.status().ledger.waiting == 0)
+        await asyncio.sleep(0.1)
+        assert set(attempts) == {1}
+        assert len(attempts) == 9
+        assert node.status().ledger.dead == 0
+        assert (await node.state(Till, "slow")).seen == [1]
+        assert node.status().imbalance == ""
+
+
 async def test_a_handler_that_swallows_its_cancellation_does_not_go_on_serving_the_dropped_partition() -> None:
     app, runs = App("shop"), list[str]()
 

@@ -17,7 +17,7 @@ DISK_RESERVE_BYTES = 256 << 20
 """Intake stops when less is left on the disk."""
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 60.0
 SMOOTHING = 0.02
-"""Weight of one observation: about the last fifty commits count."""
+"""Weight of one observation: about the last fifty deliveries count for the fan-out, the last fifty commits for the rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Admission:
         self.settings = settings
         self._fanout = 0.0
         self._drain_per_s = 0.0
-        self._last = 0.0
+        self._last: float | None = None
         self._full = ""
         self.limit: float = settings.backlog_max
         """Waiting deliveries at which `ask` refuses; 0 while there is no room in the store."""
@@ -57,14 +57,17 @@ class Admission:
         if not ended:
             return
         self._fanout += min(1.0, SMOOTHING * ended) * (emitted / ended - self._fanout)
-        rate = ended / max(now - self._last, 1e-3)
-        self._drain_per_s += (SMOOTHING if self._drain_per_s else 1.0) * (rate - self._drain_per_s)
+        if self._last is not None:
+            rate = ended / max(now - self._last, 1e-3)
+            self._drain_per_s += (SMOOTHING if self._drain_per_s else 1.0) * (rate - self._drain_per_s)
         self._last = now
         self._set_limit()
 
     def tell_usage(self, used_bytes: int, free_bytes: int) -> None:
         """Room in the store, told about once a second."""
         quota, reserve = self.settings.quota_bytes, self.settings.disk_reserve_bytes
+        if quota is not None:  # what the quota leaves is never more than the quota
+            reserve = min(reserve, int((1 - STORE_SHARE) * quota))
         if quota is not None and used_bytes >= STORE_SHARE * quota:
             self._full = f"the store has {used_bytes >> 20} MiB of its quota of {quota >> 20} MiB"
         elif free_bytes < reserve:

@@ -77,7 +77,8 @@ class Horizon:
         groups = self._groups
         while groups and len(gone) < limit:
             key, at, digests = groups[0]
-            if at > now - self.keep_s and len(self.known) <= self.keep_ids:
+            newer = len(self.known) - len(digests) // DIGEST_BYTES
+            if at > now - self.keep_s and newer < self.keep_ids:
                 break
             groups.popleft()
             self.known.difference_update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))

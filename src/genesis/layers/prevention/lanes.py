@@ -109,8 +109,10 @@ class Lanes:
         return self.lanes[lane].bytes < self.window_bytes
 
     def hungry(self) -> bool:
-        """Whether a window is less than half full while the store holds more."""
-        return any(lane.loaded < lane.last and 2 * lane.bytes < self.window_bytes for lane in self.lanes)
+        """Whether the store holds more for a window that is less than half full or has nothing to run."""
+        return any(
+            lane.loaded < lane.last and (not lane.ready or 2 * lane.bytes < self.window_bytes) for lane in self.lanes
+        )
 
     def offer(self, delivery: Delivery) -> None:
         """Put a delivery at the end of its lane's window."""

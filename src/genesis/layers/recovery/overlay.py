@@ -18,7 +18,7 @@ CACHE_BYTES = 64 << 20
 ROW_BYTES = 150
 """What a cached row weighs beside its body."""
 TRIM_SHARE = 16
-"""A full cache forgets the oldest sixteenth at once: the search for what may go is paid once for many."""
+"""A full cache forgets a sixteenth at once: the search for what may go is paid once for many."""
 ABSENT: StateRow = (0, b"")
 """An address without a stored state, remembered so that it is not looked up again."""
 
@@ -68,10 +68,21 @@ class Overlay:
             self._trim()
 
     def _trim(self) -> None:
-        """Forget some of what came first; what is not committed stays, and so does the youngest, which is about to be used."""
+        """Forget what came first; what is not committed stays, and so does the youngest, which is about to be used."""
         if self._bytes <= self.cache_bytes:
             return
-        kept = self._open.keys() | self._sealed.keys()
-        for address in list(islice(self._newest, (len(self._newest) + TRIM_SHARE - 2) // TRIM_SHARE)):
-            if address not in kept:
-                self._bytes -= len(self._newest.pop(address)[1]) + ROW_BYTES
+        newest, goal = self._newest, self.cache_bytes - self.cache_bytes // TRIM_SHARE
+        gone: list[str] = []
+        kept: list[str] = []
+        for address, row in islice(newest.items(), len(newest) - 1):
+            if self._bytes <= goal:
+                break
+            if address in self._open or address in self._sealed:
+                kept.append(address)
+            else:
+                gone.append(address)
+                self._bytes -= len(row[1]) + ROW_BYTES
+        for address in gone:
+            del newest[address]
+        for address in kept:  # to the young end: the next search does not meet them first
+            newest[address] = newest.pop(address)
