@@ -12,8 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from examples.flights.report import Report, for_programs, in_words
@@ -165,17 +166,17 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError(text)
-    return number
+    with suppress(ValueError):
+        number = float(text)
+        if 0 < number < math.inf:
+            return number
+    raise ArgumentTypeError(f"{text!r} is no number above 0")
 
 
 def _copies(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is no whole number from 1")
 
 
 if __name__ == "__main__":

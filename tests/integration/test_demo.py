@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from examples.flights import demo
 from examples.flights import worker as worker_module
 from examples.flights.verdict import Totals, differences
 from examples.flights.watch import Watch
@@ -112,17 +111,6 @@ def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path: Path, monkeypa
         tend(worker, seconds=30)
 
     assert [fall.by for fall in worker.falls] == ["signal 9", "signal 9"]
-
-
-def test_a_worker_that_commits_nothing_any_more_ends_the_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(demo, "STALLED_S", 0.01)  # less than any start takes
-
-    code = demo.main(["--full-speed", "--store", str(tmp_path / "storm.db")])
-
-    assert code == 1
-    assert "committed nothing for 0.01 s; 0 deliveries wait in" in capsys.readouterr().err
 
 
 def tend(worker: Worker, seconds: float) -> None:

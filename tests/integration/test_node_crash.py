@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STARTS_MAX = 9
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio, json, os, signal, sys
 import msgspec
 from genesis import App, Context, DeadLetter, Message, Retry, State, on
@@ -76,7 +75,7 @@ async def main() -> None:
         }))
 
 asyncio.run(main())
-'''
+"""
 
 
 def start(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,13 +90,14 @@ def test_an_event_that_kills_the_process_ends_as_a_crashed_dead_letter_and_harms
     program = tmp_path / "shop.py"
     program.write_text(PROGRAM)
     store = str(tmp_path / "shop.db")
-    for starts in range(1, STARTS_MAX + 1):
+    starts = 0
+    while True:
         ended = start(program, how, store)
+        starts += 1
         if ended.returncode == 0:
             break
         assert ended.returncode == (-signal.SIGKILL if how == "kill" else 13), ended.stderr
-    assert ended.returncode == 0, f"it still dies after {STARTS_MAX} starts"
-    assert starts <= 7, "five attempts, at most one that nobody had noted before, and the start that finds out"
+        assert starts < 7, "five attempts, at most one that nobody had noted before, and the start that finds out"
     found: dict[str, Any] = json.loads(ended.stdout)
     assert found["dead"] == [["poison", "crashed", 5]]
     for offset, key in enumerate("abc"):
@@ -111,9 +111,7 @@ def test_an_event_that_kills_the_process_ends_as_a_crashed_dead_letter_and_harms
 def test_the_same_seed_gives_the_same_world_in_another_process(tmp_path: Path) -> None:
     program = tmp_path / "story.py"
     program.write_text(
-        "import asyncio, sys\n"
-        "from tests.unit.runtime.test_simulation import story\n"
-        "print(asyncio.run(story(7)))\n"
+        "import asyncio, sys\nfrom tests.unit.runtime.test_simulation import story\nprint(asyncio.run(story(7)))\n"
     )
     told = set()
     for seed in ("0", "1", "4711"):

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,26 +18,19 @@ from genesis import (
     Context,
     DeadLetter,
     IntakeFullError,
-    Message,
     NotAcceptedError,
     Reject,
     Request,
     Retry,
-    Settings,
     StoreError,
     StoreInUseError,
     every,
     on,
 )
-from genesis.core.errors import ContextClosedError, FencedError, NotAStoreError, StoreFailedError
+from genesis.core.errors import FencedError, NotAStoreError, StoreFailedError
 from genesis.core.ports import CrashPoint
 from genesis.engines.outside import Outside
 from tests.unit.runtime.support import Alarm, Done, Job, Log, in_real_time, until
-
-
-class Box(Message, type="box"):
-    n: int = 0
-    data: bytes = b""
 
 
 class Add(Request[int], type="add"):
@@ -122,7 +114,7 @@ async def test_another_epoch_in_the_file_stops_the_node(tmp_path: Path) -> None:
     app, till = shop()
     store = tmp_path / "shop.db"
     reached: list[str] = []
-    with pytest.raises(FencedError, match="another process took over"):
+    with pytest.raises(FencedError, match="another process took over"):  # noqa: PT012
         async with app.running(store=str(store)) as node:
             await node.send(Job("a", 1))
             await until(lambda: node.status().ledger.waiting == 0)
@@ -176,11 +168,11 @@ async def test_a_store_that_cannot_be_opened_again_is_let_go(tmp_path: Path) -> 
         if fail and point is CrashPoint.EXECUTE:
             raise StoreFailedError("the disk failed")
 
-    with pytest.raises(StoreFailedError, match="the store could not be opened again"):
+    with pytest.raises(StoreFailedError, match="the store could not be opened again"):  # noqa: PT012
         async with app.running(store=str(store), crash=crash) as node:
             await node.send(Job("a", 1))
             await until(lambda: node.status().ledger.waiting == 0)
-            for file in tmp_path.iterdir():
+            for file in tmp_path.iterdir():  # noqa: ASYNC240
                 if not file.name.endswith(".lock"):
                     file.rename(file.with_name(file.name.replace("shop.db", "kept.db")))
             store.write_bytes(b"garbage" * 1000)
@@ -189,7 +181,7 @@ async def test_a_store_that_cannot_be_opened_again_is_let_go(tmp_path: Path) -> 
                 await node.send(Job("a", 2))
             await asyncio.sleep(30)
     store.unlink()
-    for file in tmp_path.glob("kept.db*"):
+    for file in tmp_path.glob("kept.db*"):  # noqa: ASYNC240
         file.rename(file.with_name(file.name.replace("kept.db", "shop.db")))
     async with app.running(store=str(store)) as node:
         assert node.status().ledger.accepted == 1
@@ -199,7 +191,7 @@ async def test_a_store_that_cannot_be_opened_again_is_let_go(tmp_path: Path) -> 
 async def test_an_error_of_the_body_drains_and_comes_out(tmp_path: Path) -> None:
     app, till = shop()
     store = str(tmp_path / "shop.db")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with app.running(store=store) as node:
             await node.send(Job("a", 1))
             raise ZeroDivisionError
@@ -236,74 +228,12 @@ async def test_a_failing_disk_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert passed >= 18
 
 
-# --- a full store ---------------------------------------------------------------------------------------------------
-
-
-@in_real_time
-async def test_a_full_store_stops_intake_and_not_the_work_that_was_begun(tmp_path: Path) -> None:
-    app, release, handled = App("shop"), asyncio.Event(), list[int]()
-
-    @app.component(key="n", retry=Retry(attempts=1))
-    class Store:
-        @on(Box, timeout=None)
-        async def put(self, box: Box, ctx: Context) -> None:
-            await release.wait()
-            handled.append(box.n)
-            if box.n % 5 == 0:
-                raise Reject("kept whole")
-
-    settings = Settings(store=str(tmp_path / "shop.db"), quota_bytes=2 << 20)
-    accepted = 0
-    async with app.running(settings=settings) as node:
-        with pytest.raises(IntakeFullError, match="of its quota of 2 MiB") as full:
-            for n in range(2000):
-                await node.send(Box(n, bytes(10_000)))
-                accepted += 1
-                await asyncio.sleep(0.01)  # slower than the look at the store, which comes once a second
-        assert 0.5 * (2 << 20) < accepted * 10_000 < 2 << 20
-        assert full.value.retry_after_s > 0
-        release.set()
-        await until(lambda: node.status().ledger.waiting == 0)
-        assert sorted(handled) == list(range(accepted))
-        assert node.status().ledger.dead == len(range(0, accepted, 5))
-        assert node.status().imbalance == ""
-        await until(lambda: node._life.pipeline and node._life.pipeline.admission.limit > 0)
-        await node.send(Box(1, b""))  # it has drained: there is room again
-
-
-@in_real_time
-async def test_a_store_filled_faster_than_it_is_looked_at_recovers_by_itself(tmp_path: Path) -> None:
-    app, release, handled = App("shop"), asyncio.Event(), set[int]()
-
-    @app.component(key="n", retry=Retry(attempts=1))
-    class Store:
-        @on(Box, timeout=None)
-        async def put(self, box: Box, ctx: Context) -> None:
-            await release.wait()
-            handled.add(box.n)
-
-    settings = Settings(store=str(tmp_path / "shop.db"), quota_bytes=2 << 20)
-    accepted = set[int]()
-    async with app.running(settings=settings) as node:
-        for n in range(500):
-            try:
-                await node.send(Box(n, bytes(10_000)), id=str(n))
-                accepted.add(n)
-            except (IntakeFullError, NotAcceptedError):
-                await asyncio.sleep(0.001)
-        assert len(accepted) > 50
-        release.set()
-        await until(lambda: node._life.pipeline and node.status().ledger.waiting == 0)
-        assert handled >= accepted
-        assert node.status().imbalance == ""
-
-
 # --- people ---------------------------------------------------------------------------------------------------------
 
 
 @in_real_time
 async def test_another_process_files_requests_and_the_owner_answers(tmp_path: Path) -> None:
-    app, till = shop()
+    app, _till = shop()
     store = tmp_path / "shop.db"
     async with app.running(store=str(store)) as node:
         outside = Outside(store)
@@ -329,7 +259,12 @@ async def test_another_process_files_requests_and_the_owner_answers(tmp_path: Pa
         await until(lambda: outside.scan("dead"))
         ((key, body),) = outside.scan("dead")
         letter = msgspec.msgpack.decode(body, type=DeadLetter)
-        assert (letter.reason, letter.detail, letter.delivery.event_id, letter.app_version) == ("rejected", "below zero", "bad", "1.0")
+        assert (letter.reason, letter.detail, letter.delivery.event_id, letter.app_version) == (
+            "rejected",
+            "below zero",
+            "bad",
+            "1.0",
+        )
         assert await call(kind="replay", dead=[key, "nothing"]) == {"done": [key], "missing": ["nothing"]}
         await until(lambda: node.status().ledger.dead == 2)
         await until(lambda: outside.scan("dead"))
@@ -352,87 +287,6 @@ async def test_the_status_of_a_running_node_is_in_the_file(tmp_path: Path) -> No
         found = msgspec.msgpack.decode(dict(outside.scan("fact"))["status"])
         assert (found["app"], found["pid"]) == ("shop", os.getpid())
         outside.close()
-
-
-# --- threads --------------------------------------------------------------------------------------------------------
-
-
-@in_real_time
-async def test_plain_functions_run_side_by_side_in_threads_and_their_keys_in_order() -> None:
-    app, meet, threads = App("shop"), threading.Barrier(4, timeout=30), set[int]()
-
-    @app.component(key="key", state=Log)
-    class Till:
-        @on(Job)
-        def serve(self, job: Job, log: Log, ctx: Context) -> None:
-            threads.add(threading.get_ident())
-            meet.wait()  # four keys are here at the same time, or this never ends
-            log.seen.append(job.n)
-            ctx.emit(Done(job.key, job.n))
-
-    async with app.running(store="memory:", settings=Settings(threads=4)) as node:
-        for n in range(5):
-            for key in "abcd":
-                await node.send(Job(key, n))
-        await until(lambda: node.status().ledger.done == 20)
-        for key in "abcd":
-            assert (await node.state(Till, key)).seen == list(range(5))
-        assert threading.get_ident() not in threads
-        assert len(threads) == 4
-
-
-@in_real_time
-async def test_a_plain_function_that_hangs_is_given_up_and_what_it_does_later_does_not_count() -> None:
-    app, release, found = App("shop"), threading.Event(), list[str]()
-
-    @app.component(key="key", state=Log, retry=Retry(attempts=1))
-    class Till:
-        @on(Job, timeout=0.1)
-        def serve(self, job: Job, log: Log, ctx: Context) -> None:
-            log.seen.append(job.n)
-            if job.n != 1:
-                return
-            release.wait(30)
-            for call in (lambda: ctx.emit(Done()), lambda: ctx.after(1, Done()), lambda: ctx.cancel("x")):
-                try:
-                    call()
-                except ContextClosedError:
-                    found.append("closed")
-
-    async with app.running(store="memory:") as node:
-        for n in (1, 2):
-            await node.send(Job("a", n))
-        await until(lambda: node.status().ledger.done == 1)
-        assert node.status().ledger.dead == 1
-        release.set()
-        await until(lambda: len(found) == 3)
-        assert (await node.state(Till, "a")).seen == [2]
-        assert found == ["closed"] * 3
-        assert node.status().ledger.emitted == 0
-
-
-@in_real_time
-async def test_a_plain_function_that_raises_what_a_future_cannot_carry_fails_at_once() -> None:
-    app = App("shop")
-
-    @app.component(key="key", state=Log, retry=Retry(attempts=1))
-    class Till:
-        @on(Job, timeout=None)
-        def serve(self, job: Job, log: Log, ctx: Context) -> None:
-            if job.n == 0:
-                next(iter([]))
-            if job.n == 1:
-                raise GeneratorExit
-            if job.n == 2:
-                raise SystemExit(3)
-            log.seen.append(job.n)
-
-    async with app.running(store="memory:") as node:
-        for n in range(4):
-            await node.send(Job("a", n))
-        await until(lambda: node.status().ledger.done == 1)
-        assert node.status().ledger.dead == 3
-        assert (await node.state(Till, "a")).seen == [3]
 
 
 # --- time -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from itertools import takewhile
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -309,6 +309,78 @@ class LanesAgainstLists(RuleBasedStateMachine):
 
 
 TestLanes = LanesAgainstLists.TestCase
+TestLanes.settings = settings(max_examples=5 * settings().max_examples)
+
+
+class WindowsAgainstAStore(RuleBasedStateMachine):
+    """Commits hand over what fits, the loader reads the rest, slots run it: each once, in the order of its lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes = Lanes(WINDOW_BYTES)
+        self.stored: list[list[int]] = [[] for _ in range(10)]
+        self.sequence = 0
+        self.largest = 0
+        self.expected: list[list[int]] = [[] for _ in range(10)]
+        self.running: list[Delivery] = []
+
+    @rule(groups=st.lists(st.tuples(st.sampled_from((0, 1, 5)), st.integers(1, 5)), max_size=3))
+    def a_group_is_committed(self, groups: list[tuple[int, int]]) -> None:
+        by_lane: list[list[Delivery]] = [[] for _ in range(10)]
+        for lane, count in groups:
+            for _ in range(count):
+                self.sequence += 1
+                delivery = delivery_of(lane >> 1, 1 - lane % 2, id=self.sequence)
+                delivery.message = "as it was sent"
+                by_lane[lane].append(delivery)
+                self.stored[lane].append(delivery.id)
+                self.expected[lane].append(delivery.id)
+        self.lanes.hand_off(by_lane)
+        self.largest = max(self.largest, *map(len, by_lane))
+        ready = {d.id for lane in self.lanes.lanes for d in lane.ready}
+        assert all((d.message is None) == (d.id not in ready) for lane in by_lane for d in lane)
+
+    @rule(lane=st.sampled_from((0, 1, 5)), page=st.integers(1, 3))
+    def the_loader_reads(self, lane: int, page: int) -> None:
+        window = self.lanes.lanes[lane]
+        while window.behind and self.lanes.room(lane):
+            rows = [id for id in self.stored[lane] if id > window.loaded][:page]
+            if not rows:
+                window.loaded = window.last
+            for id in rows:
+                window.loaded = id
+                self.lanes.offer(delivery_of(lane >> 1, 1 - lane % 2, id=id))
+
+    @rule()
+    def a_slot_takes(self) -> None:
+        delivery = self.lanes.take(0.0)
+        if delivery is not None:
+            assert delivery.id == self.expected[lane_of(delivery)].pop(0), "each once, in the order of its lane"
+            self.running.append(delivery)
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def one_ends(self) -> None:
+        delivery = self.running.pop()
+        self.stored[lane_of(delivery)].remove(delivery.id)
+        self.lanes.release(delivery)
+
+    @invariant()
+    def windows_are_bounded(self) -> None:
+        assert all(lane.bytes < WINDOW_BYTES + max(1, self.largest) * DELIVERY_BYTES for lane in self.lanes.lanes)
+
+    def teardown(self) -> None:
+        while self.running or self.lanes.any_ready or self.lanes.hungry():
+            self.a_slot_takes()
+            if self.running:
+                self.one_ends()
+            for lane in (0, 1, 5):
+                if self.lanes.hungry():
+                    self.the_loader_reads(lane, 2)
+        assert not any(self.expected), "nobody asks for the rest"
+
+
+TestWindows = WindowsAgainstAStore.TestCase
 
 
 ARRIVALS = st.tuples(*[st.sampled_from((0, 0, 4, 45))] * 5)

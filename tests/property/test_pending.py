@@ -1,8 +1,10 @@
 """The table of pending work against a dict of rows, with a store that is read in tiny pages."""
 
 from copy import copy
+from typing import Any
 from unittest.mock import patch
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -24,7 +26,7 @@ class PendingAgainstRows(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = [patch.object(machine, "WHEEL_MAX", 6), patch.object(machine, "WHEEL_S", 8.0)]
+        self.limits: list[Any] = [patch.object(machine, "WHEEL_MAX", 6), patch.object(machine, "WHEEL_S", 8.0)]
         for limit in self.limits:
             limit.start()
         self.pending = PendingWork(skipping={"free"})
@@ -160,7 +162,7 @@ class PendingAgainstRows(RuleBasedStateMachine):
         self.wall += step
         while self.load_and_wake():
             pass
-        assert all(row.due > self.wall for row in self.timed()), "something is due and did not come up"
+        assert all(place(row)[0] > self.wall for row in self.timed()), "something is due and did not come up"
 
     def load_and_wake(self) -> bool:
         """What the runtime's loader does in one pass. Returns whether anything came up."""
@@ -188,7 +190,7 @@ class PendingAgainstRows(RuleBasedStateMachine):
 
     @invariant()
     def the_clock_is_set_to_the_next_one_in_memory(self) -> None:
-        near = [row.due for row in self.timed() if place(row) <= self.pending.loaded_to]
+        near = [place(row)[0] for row in self.timed() if place(row) <= self.pending.loaded_to]
         assert self.pending.wake_at() == min(near, default=None)
 
     @invariant()
@@ -210,3 +212,4 @@ def place(row: Pending) -> tuple[float, int]:
 
 
 TestPendingWork = PendingAgainstRows.TestCase
+TestPendingWork.settings = settings(max_examples=3 * settings().max_examples)

@@ -1,7 +1,9 @@
 """Timers against a dict, with a store that is read in tiny pages and commits that may fail."""
 
+from typing import Any
 from unittest.mock import patch
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -20,7 +22,7 @@ class TimersAgainstADict(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = [patch.object(machine, "WHEEL_MAX", 4), patch.object(machine, "WHEEL_S", 8.0)]
+        self.limits: list[Any] = [patch.object(machine, "WHEEL_MAX", 4), patch.object(machine, "WHEEL_S", 8.0)]
         for limit in self.limits:
             limit.start()
         self.timers = Timers()
@@ -142,3 +144,4 @@ class TimersAgainstADict(RuleBasedStateMachine):
 
 
 TestTimers = TimersAgainstADict.TestCase
+TestTimers.settings = settings(max_examples=3 * settings().max_examples)

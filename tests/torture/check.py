@@ -14,6 +14,7 @@ import sqlite3
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,8 @@ import msgspec
 
 LEDGER = ["offered", "accepted", "refused", "duplicate", "external", "emitted", "timer", "replay"]
 LEDGER += ["done", "expired", "dead", "in_lanes", "in_pending", "retries"]
+CLERK = 9
+"""The link of what was filed in the store itself."""
 SHOWN = 8
 """Examples of one kind of violation that are printed."""
 
@@ -40,6 +43,9 @@ class Offered:
     """Number of its offer among all."""
     said_yes: bool = False
     refused: bool = False
+    """At least once."""
+    given_up: bool = False
+    """Refused, and not offered again."""
 
 
 @dataclass
@@ -73,6 +79,7 @@ class History:
                 history.refusals[words[1]] += 1
                 if words[0] in history.events:
                     history.events[words[0]].refused = True
+                    history.events[words[0]].given_up = kind == "X"
         return history
 
 
@@ -81,6 +88,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+    def close(self) -> None:
+        self._db.close()
 
     def rows(self, table: str) -> dict[str, Any]:
         """A named table, bodies decoded."""
@@ -185,9 +195,10 @@ class Check:
         """Every accepted event: one effect in `accounts` (done or dead), and one in `mirror`."""
         events, judge = self._history.events, self.verdict
         acknowledged = {event for event, offered in events.items() if offered.said_yes}
-        judge.queue("accounts", self._kept + self._rejected, acknowledged, set(events))
+        attempted = {event for event, offered in events.items() if not offered.given_up}
+        judge.queue("accounts", self._kept + self._rejected, acknowledged, attempted)
         seen = Counter(entry.split()[0] for _, _, order in _lists(self._mirror) for entry in order)
-        judge.queue("mirror", seen, acknowledged, set(events))
+        judge.queue("mirror", seen, acknowledged, attempted)
         judge.judge("both components got the same", len(seen), (seen.keys() ^ (self._kept + self._rejected).keys()))
         planned = {event for event in self._rejected if event in events and "r" in events[event].plan}
         letters = {(letter["reason"], letter["delivery"][0]) for letter in self._dead.values()}
@@ -329,14 +340,14 @@ class Check:
     def _rest(self) -> None:
         store, judge, events = self._store, self.verdict, self._history.events
         judge.judge("the file is whole", 1, store.damage())
-        for table in ("event", "pending", "timer", "request"):
+        for table in ("event", "pending", "timer", "request", "answer"):
             judge.equal(f"table {table} is empty", store.count(table), 0)
         digests = [body[i : i + 16] for _, body in store.rows("dedupe").values() for i in range(0, len(body), 16)]
         wanted = {_digest(event) for event in (*(self._kept + self._rejected), *self._history.answers)}
         judge.judge("ids are remembered once", len(digests), (d.hex() for d, n in Counter(digests).items() if n > 1))
         judge.judge("ids of all accepted are remembered", len(wanted), (d.hex() for d in wanted ^ set(digests)))
-        no_yes = [event for event, offered in events.items() if not offered.said_yes]
-        judge.judge("the producer has every answer", len(events), no_yes)
+        no_answer = [event for event, offered in events.items() if not offered.said_yes and not offered.given_up]
+        judge.judge("the producer has every answer", len(events), no_answer)
 
     def _ledger(self) -> None:
         """All counters, recomputed from the effects."""
@@ -383,14 +394,16 @@ def _chain(events: Iterable[str]) -> str:
 
 
 def _digest(event: str) -> bytes:
-    return hashlib.blake2b(f"8:producer{event}".encode(), digest_size=16).digest()
+    source = "torture" if event.startswith("request-") else "producer"
+    return hashlib.blake2b(f"{len(source)}:{source}{event}".encode(), digest_size=16).digest()
 
 
 def check(store: Path, log: Path, outside: Path) -> tuple[Verdict, History]:
     """Judge a run that came to rest."""
     history = History.read(log)
     calls = [line.split() for line in outside.read_text().splitlines()]
-    return Check(Store(store), history, calls).run(), history
+    with closing(Store(store)) as tables:
+        return Check(tables, history, calls).run(), history
 
 
 if __name__ == "__main__":

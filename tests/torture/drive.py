@@ -28,7 +28,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from tests.torture.check import History, Verdict, check
+from tests.torture.check import CLERK, History, Verdict, check
 
 ROOT = Path(__file__).parents[2]
 POINTS = ("append", "execute", "commit", "answer", "handoff")
@@ -99,6 +99,7 @@ class Report:
             "kills": dict(sorted(self.kills.items())),
             "offered": len(events) + len(self.history.questions),
             "accepted": sum(event.said_yes for event in events) + len(self.history.answers),
+            "filed": sum(event.link == CLERK for event in events),
             "refused": dict(self.history.refusals),
             "lost": verdict.lost,
             "doubled": verdict.doubled,
@@ -119,7 +120,7 @@ class Report:
     def text(self) -> str:
         """The verdict and the figures, for people."""
         facts = self.facts()
-        names = ("seed", "seconds", "kills", "offered", "accepted", "refused", "first_yes_s")
+        names = ("seed", "seconds", "kills", "offered", "accepted", "filed", "refused", "first_yes_s")
         return "\n".join([self.verdict.table(), *self.complaints[:20], *(f"{name}: {facts[name]}" for name in names)])
 
 
@@ -143,12 +144,13 @@ class Torture:
         self.outside.touch()
         with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as door:
             port = door.getsockname()[1]
-            command = ["tests.torture.producer", str(port), str(self.log), str(self._seed), str(self._rate)]
-            with self._process(command) as producer:
+            producer = ["tests.torture.producer", str(port), str(self.log), str(self._seed), str(self._rate)]
+            clerk = ["tests.torture.clerk", str(self.store), str(self.log), str(self._seed)]
+            with self._process(producer) as offers, self._process(clerk) as files:
                 for number, kind in enumerate(kills, 1):
                     self._say(f"kill {number} of {len(kills)}: {kind}")
                     self._live(door, kind)
-                self._rest(door, producer)
+                self._rest(door, offers, files)
         verdict, history = check(self.store, self.log, self.outside)
         self._complaints += [line for line in self._words.read_text().splitlines() if re.match("ERROR|CRITICAL", line)]
         return Report(self._seed, time.monotonic() - began, self._lives, verdict, history, self._complaints)
@@ -176,16 +178,17 @@ class Torture:
         if code not in ((0, -signal.SIGTERM) if kind == "stop" else (-signal.SIGKILL,)):
             raise TortureError(f"{kind}: the application ended with {code}\n{self._last_words()}")
 
-    def _rest(self, door: socket.socket, producer: subprocess.Popen[bytes]) -> None:
+    def _rest(self, door: socket.socket, *outsiders: subprocess.Popen[bytes]) -> None:
         """One more life, without a kill: everything that was begun ends."""
         self._say("draining")
         with self._life(door, "rest", {"TORTURE_CALM": "1"}) as app:
-            assert producer.stdin is not None
-            producer.stdin.write(b"stop\n")
-            producer.stdin.flush()
-            code = _ended(producer, DRAIN_WAIT_S)
-            if code != 0:
-                raise TortureError(f"the producer did not get its answers: {code}\n{self._last_words()}")
+            for outsider in outsiders:
+                assert outsider.stdin is not None
+                outsider.stdin.write(b"stop\n")
+                outsider.stdin.flush()
+            codes = [_ended(outsider, DRAIN_WAIT_S) for outsider in outsiders]
+            if any(code != 0 for code in codes):
+                raise TortureError(f"producer and clerk did not get their answers: {codes}\n{self._last_words()}")
             until = time.monotonic() + DRAIN_WAIT_S
             while waiting := self._waiting():
                 if _ended(app, 0.05) is not None or time.monotonic() > until:

@@ -54,11 +54,13 @@ class Events:
             return event, f"Q {event} {link} {key}", f"ask {event} {key}\n"
         key = f"g{self.made // FRESH}k{min(rng.randrange(KEYS), rng.randrange(KEYS))}"
         level = rng.choice((0, 1, 2, 2, 2, 3, 4))
-        what = f"{event} {key} {level} {rng.randrange(1, 100)} {self._plan()}"
+        what = f"{event} {key} {level} {rng.randrange(1, 100)} {planned(rng)}"
         return event, f"S {link} {what}", f"send {what}\n"
 
-    def _plan(self) -> str:
-        return "-" + "".join(word for word, share in PLANS.items() if self._rng.random() < share)
+
+def planned(rng: Random) -> str:
+    """A plan, as a word."""
+    return "-" + "".join(word for word, share in PLANS.items() if rng.random() < share)
 
 
 class Link:

@@ -87,11 +87,14 @@ class StateMeta(StructMeta):
         mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, version: int = 1, **options: Any
     ) -> StateMeta:
         """Build the class; a mutable struct."""
-        steps = {f.__from_version__: f for f in namespace.values() if hasattr(f, "__from_version__")}
-        plain = {
-            k: staticmethod(v) if hasattr(v, "__from_version__") and not isinstance(v, staticmethod) else v
-            for k, v in namespace.items()
-        }
+        steps = {}
+        plain = dict(namespace)
+        for attribute, value in namespace.items():
+            step = value.__func__ if isinstance(value, staticmethod) else value
+            number = getattr(value, "__from_version__", getattr(step, "__from_version__", None))
+            if number is not None:  # marked above or below @staticmethod, or without it
+                steps[number] = step
+                plain[attribute] = staticmethod(step)
         cls = super().__new__(mcls, name, bases, plain, **options)
         if not isinstance(version, int) or version < 1:
             raise DefinitionError(f"version is {version!r}: an integer from 1", where=f"class {name}")

@@ -177,7 +177,11 @@ def _compare(component: Component, stored: dict[str, Any], now: dict[str, Any]) 
 
 
 def _migration(version: int) -> str:
-    lines = ("@staticmethod", f"@migrate(from_version={version})", f"def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ...")
+    lines = (
+        "@staticmethod",
+        f"@migrate(from_version={version})",
+        f"def from_{version}(old: dict[str, Any]) -> dict[str, Any]: ...",
+    )
     return "\n           ".join(lines)
 
 

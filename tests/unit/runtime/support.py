@@ -47,7 +47,7 @@ class Done(Message, type="done"):
 class Log(State):
     """The numbers that a key has seen, in order."""
 
-    seen: list[int] = []
+    seen: list[int] = []  # noqa: RUF012 - msgspec copies it
 
 
 def spoken(sim: Simulation, message: type[Message] = Done) -> list[int]:
@@ -63,7 +63,7 @@ async def inside(sim: Simulation, work: Callable[[Node], Awaitable[Any]]) -> Any
 async def until(true: Callable[[], Any], *, limit_s: float = 60.0) -> None:
     """Wait until something is so, in the time of the running loop."""
     async with asyncio.timeout(limit_s):
-        while not true():
+        while not true():  # noqa: ASYNC110 - nobody tells it
             await asyncio.sleep(0.01)
 
 

@@ -52,7 +52,7 @@ async def test_a_replayed_dead_letter_runs_again_with_fresh_attempts() -> None:
 
 
 async def test_a_replay_that_fails_is_a_dead_letter_again() -> None:
-    app, till, broken, events = shop()
+    app, _till, broken, events = shop()
     broken.append(1)
     async with app.simulate(errors="record") as sim:
         await sim.send(Job("a", 1))
@@ -71,7 +71,7 @@ async def test_a_replay_that_fails_is_a_dead_letter_again() -> None:
 @pytest.mark.parametrize("order", ["hold", "park"])
 @pytest.mark.parametrize("act", ["replay", "drop"])
 async def test_two_people_who_act_on_one_letter_at_once_act_once(order: Order, act: str) -> None:
-    app, till, broken, events = shop(order)
+    app, _till, broken, events = shop(order)
     broken.append(1)
     async with app.simulate(errors="record") as sim:
         await sim.send(Job("a", 1))
@@ -100,7 +100,7 @@ async def test_a_letter_that_is_not_there_is_neither_replayed_nor_dropped() -> N
 
 
 async def test_a_dropped_letter_is_gone_for_good() -> None:
-    app, till, broken, events = shop()
+    app, _till, broken, _events = shop()
     broken += [1, 101]
     async with app.simulate(errors="record") as sim:
         for n in (1, 101, 2):
@@ -117,7 +117,7 @@ async def test_a_dropped_letter_is_gone_for_good() -> None:
 @pytest.mark.parametrize("point", CRASH_POINTS)
 @pytest.mark.parametrize("order", ["hold", "park"])
 async def test_a_crash_during_a_replay_neither_loses_nor_doubles_it(point: str, order: Order) -> None:
-    app, till, broken, events = shop(order)
+    app, till, broken, _events = shop(order)
     broken.append(1)
     async with app.simulate(errors="record") as sim:
         await sim.send(Job("a", 1))
@@ -135,7 +135,7 @@ async def test_a_crash_during_a_replay_neither_loses_nor_doubles_it(point: str, 
 
 
 async def test_a_replay_keeps_its_place_behind_what_is_held_for_its_key() -> None:
-    app, till, broken, events = shop()
+    app, till, broken, _events = shop()
     broken += [101, 1]
     async with app.simulate(errors="record") as sim:
         for n in (101, 1, 2, 3):

@@ -6,8 +6,20 @@ import asyncio
 
 import pytest
 
-from genesis import App, Context, IntakeFullError, InvalidEventError, Message, Node, Priority, Request, Settings, UnknownTypeError, on
-from tests.unit.runtime.support import CRASH_POINTS, Alarm, Disk, Done, Job, Log, inside, spoken
+from genesis import (
+    App,
+    Context,
+    IntakeFullError,
+    InvalidEventError,
+    Message,
+    Node,
+    Priority,
+    Request,
+    Settings,
+    UnknownTypeError,
+    on,
+)
+from tests.unit.runtime.support import Alarm, Disk, Done, Job, Log, inside, spoken
 
 
 class Blob(Message, type="blob"):
@@ -258,135 +270,6 @@ async def test_a_full_backlog_refuses_with_a_time_to_come_back_and_takes_events_
         assert (sim.ledger.done, sim.ledger.refused) == (11, 1)
 
 
-# --- duplicates -----------------------------------------------------------------------------------------------------
-
-
-async def test_the_same_source_and_id_is_accepted_once() -> None:
-    app, diary_class = diary()
-    async with app.simulate() as sim:
-        first = await sim.send(Job("a", 1), id="order-1")
-        again = await sim.send(Job("a", 1), id="order-1")
-        assert (first.id, first.source, first.duplicate, first.deliveries) == ("order-1", "diary", False, 1)
-        assert (again.id, again.source, again.duplicate, again.deliveries) == ("order-1", "diary", True, 0)
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [1]
-        assert (sim.ledger.offered, sim.ledger.accepted, sim.ledger.duplicate) == (2, 1, 1)
-        assert sim.ledger.imbalance() == ""
-
-
-async def test_the_same_id_of_another_source_is_another_event() -> None:
-    app, diary_class = diary()
-    async with app.simulate() as sim:
-        for n, source in enumerate(("left", "right", "diary")):
-            assert not (await sim.send(Job("a", n), id="1", source=source)).duplicate
-        assert (await sim.send(Job("a", 9), id="1")).duplicate  # the application's own name is the default source
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [0, 1, 2]
-
-
-async def test_an_event_without_an_id_is_never_a_duplicate() -> None:
-    app, diary_class = diary()
-
-    async def send_twice(node: Node) -> None:
-        first, second = await node.send(Job("a", 1)), await node.send(Job("a", 1))
-        assert first.id != second.id
-        assert not (await node.send(Job("a", 1), id=None)).duplicate
-
-    async with app.simulate() as sim:
-        await inside(sim, send_twice)
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [1, 1, 1]
-
-
-async def test_an_id_is_remembered_across_a_crash() -> None:
-    app, diary_class = diary()
-    async with app.simulate() as sim:
-        await sim.send(Job("a", 1), id="1")
-        await sim.crash()
-        assert (await sim.send(Job("a", 1), id="1")).duplicate
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [1]
-
-
-async def test_a_duplicate_has_its_yes_no_sooner_than_the_first() -> None:
-    app, _ = diary()
-    answers: list[str] = []
-
-    async def send_at_once(node: Node) -> None:
-        async def send(name: str) -> None:
-            receipt = await node.send(Job("a", 1), id="1")
-            answers.append(f"{name}, duplicate" if receipt.duplicate else name)
-
-        before = node.status().ledger.accepted
-        async with asyncio.TaskGroup() as group:
-            group.create_task(send("first"))
-            group.create_task(send("second"))
-            await asyncio.sleep(0)
-            assert not answers, "nothing is durable yet"
-        assert node.status().ledger.accepted == before + 1
-
-    async with app.simulate() as sim:
-        await inside(sim, send_at_once)
-    assert answers == ["first", "second, duplicate"]
-
-
-async def test_a_producer_that_gives_up_does_not_take_the_yes_from_its_own_second_try() -> None:
-    app, _ = diary()
-
-    async def give_up_and_try_again(node: Node) -> None:
-        first = asyncio.create_task(node.send(Job("a", 1), id="1"))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(node.send(Job("a", 1), id="1"))
-        await asyncio.sleep(0)
-        first.cancel()
-        assert (await second).duplicate
-
-    async with app.simulate() as sim:
-        await inside(sim, give_up_and_try_again)
-        assert sim.ledger.accepted == 1
-
-
-async def test_the_horizon_is_bounded_in_time() -> None:
-    app, diary_class = diary()
-    async with app.simulate(settings=Settings(dedupe_s=60)) as sim:
-        await sim.send(Job("a", 1), id="1")
-        await sim.advance(59)
-        assert (await sim.send(Job("a", 1), id="1")).duplicate
-        await sim.advance(2)
-        await sim.send(Job("a", 2), id="2")  # what is old is forgotten as new ids come
-        assert not (await sim.send(Job("a", 3), id="1")).duplicate
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [1, 2, 3]
-
-
-async def test_the_horizon_is_bounded_in_ids() -> None:
-    app, diary_class = diary()
-    async with app.simulate(settings=Settings(dedupe_ids=10)) as sim:
-        for n in range(10):
-            await sim.send(Job("a", n), id=str(n))
-        assert all([(await sim.send(Job("a", n), id=str(n))).duplicate for n in range(10)])
-        for n in range(10, 15):
-            await sim.send(Job("a", n), id=str(n))
-        assert (await sim.send(Job("a", 14), id="14")).duplicate
-        assert not (await sim.send(Job("a", 0), id="0")).duplicate
-        await sim.settle()
-        assert sim.state(diary_class, "a").seen == [*range(15), 0]
-
-
-@pytest.mark.parametrize("point", CRASH_POINTS)
-async def test_sending_again_with_the_same_id_after_a_crash_takes_effect_once(point: str) -> None:
-    app, diary_class = diary()
-    async with app.simulate() as sim:
-        for n in range(4):
-            sim.crash_at(point, after=n % 2)
-            await sim.send(Job("a", n), id=str(n))  # a crash on the way is survived by sending again
-            await sim.settle()
-        assert sim.state(diary_class, "a").seen == [0, 1, 2, 3]
-        assert sim.crashes == 4
-        assert (sim.ledger.done, sim.ledger.accepted) == (4, 4)
-        assert sim.ledger.imbalance() == ""
-
-
 # --- what travels along ---------------------------------------------------------------------------------------------
 
 
@@ -407,9 +290,7 @@ async def test_a_handler_sees_where_its_event_comes_from() -> None:
 
     headers = {"traceparent": "00-1-2-01", "tenant": "blue"}
     async with app.simulate() as sim:
-        await inside(
-            sim, lambda node: node.send(Job("a/b"), id="1", source="till", priority=Priority.LOW, headers=headers)
-        )
+        await inside(sim, lambda node: node.send(Job("a/b"), id="1", source="till", priority=Priority.LOW, headers=headers))
         await sim.settle()
     assert seen[:6] == ["1", "till", Priority.LOW, "a/b", 1, headers]
     assert seen[6:] == ["shop", Priority.CRITICAL, "b", {"traceparent": "00-1-2-01"}]  # the trace goes on, the rest ends

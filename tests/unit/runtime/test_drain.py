@@ -65,7 +65,7 @@ async def test_an_idle_node_stops_at_once() -> None:
 
 
 async def test_what_does_not_end_in_time_is_given_back_and_no_attempt_is_counted() -> None:
-    app, till, begun = shop(takes_s=100)
+    app, _till, begun = shop(takes_s=100)
     disk = Disk()
     async with disk.node(app, drain_s=2) as node:
         for n in range(5):
@@ -127,7 +127,7 @@ async def test_who_waits_for_an_answer_at_the_end_is_told_to_ask_again() -> None
         slow = asyncio.create_task(node.ask(Get("b", 500), deadline=1000, id="1"))
         await asyncio.sleep(0.1)
     assert await quick == 7
-    with pytest.raises(Exception, match="the node has stopped.*ask again with the same id"):
+    with pytest.raises(Exception, match=r"the node has stopped.*ask again with the same id"):
         await slow
     async with disk.node(app) as node:
         assert await node.ask(Get("b", 500), deadline=1000, id="1") == 7
@@ -212,9 +212,9 @@ async def test_a_handler_that_will_not_stop_does_not_keep_the_node() -> None:
 
 
 async def test_an_error_of_the_body_comes_out_after_the_drain() -> None:
-    app, till, begun = shop(takes_s=3)
+    app, _till, begun = shop(takes_s=3)
     disk = Disk()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with disk.node(app) as node:
             await node.send(Job("a", 1))
             await until(lambda: begun)
@@ -225,7 +225,7 @@ async def test_an_error_of_the_body_comes_out_after_the_drain() -> None:
 
 
 async def test_a_cancelled_body_drains_and_stays_cancelled() -> None:
-    app, till, begun = shop(takes_s=3)
+    app, _till, begun = shop(takes_s=3)
     disk = Disk()
 
     async def serve() -> None:
@@ -272,5 +272,5 @@ async def test_a_node_that_was_stopped_answers_nothing_more() -> None:
     async with disk.node(app) as node:
         await node.send(Job())
     for call in (node.send(Job()), node.ask(Get()), node.state(till, "a"), node.send_many([Job()])):
-        with pytest.raises(Exception, match="stopped|stopping|draining|opened"):
+        with pytest.raises(Exception, match=r"stopped|stopping|draining|opened"):
             await call

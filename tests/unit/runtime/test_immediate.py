@@ -140,7 +140,7 @@ async def test_duplicates_are_told_at_once() -> None:
 
 
 async def test_questions_are_answered() -> None:
-    app, till, _ = shop()
+    app, _till, _ = shop()
     async with Disk().node(app, immediate=True) as node:
         assert await node.ask(Add(n=5), id="1") == 5
         assert await node.ask(Add(n=6)) == 11
@@ -252,9 +252,9 @@ async def test_a_source_does_not_run_away_from_the_handlers() -> None:
 
 
 async def test_producers_that_never_wait_leave_the_handlers_their_turn() -> None:
-    app, till, _ = shop()
+    app, _till, _ = shop()
     async with Disk().node(app, immediate=True) as node:
-        for n in range(5000):
+        for _ in range(5000):
             await node.send(Job("a", 1))
         assert node.status().ledger.done > 2000
         await quiet(node)
@@ -270,7 +270,7 @@ async def test_a_full_backlog_is_refused() -> None:
             await release.wait()
 
     async with Disk().node(app, immediate=True, admission=AdmissionSettings(backlog_max=100)) as node:
-        with pytest.raises(IntakeFullError):
+        with pytest.raises(IntakeFullError):  # noqa: PT012
             for n in range(300):
                 await node.send(Job(n=n))
                 await asyncio.sleep(0)

@@ -68,7 +68,7 @@ async def test_a_call_is_made_once_though_the_handler_fails_after_it() -> None:
 async def test_a_call_that_fails_is_made_again_with_the_same_key() -> None:
     bank = Bank()
     bank.fails = 2
-    app, till, receipts = shop(bank)
+    app, till, _receipts = shop(bank)
     async with app.simulate(errors="record") as sim:
         await sim.send(Job(n=1))
         await sim.send(Job("b", 2))
@@ -120,7 +120,7 @@ async def test_the_result_is_committed_before_the_handler_sees_it() -> None:
 @pytest.mark.parametrize("after", range(4))
 async def test_a_crash_anywhere_costs_one_more_call_at_most_and_never_with_another_key(point: str, after: int) -> None:
     bank = Bank()
-    app, till, receipts = shop(bank, fails=1)
+    app, till, _receipts = shop(bank, fails=1)
     async with app.simulate(errors="record") as sim:
         sim.crash_at(point, after=after)
         await sim.send(Job(n=1))

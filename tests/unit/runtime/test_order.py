@@ -237,7 +237,7 @@ async def test_when_the_attempts_are_spent_the_next_of_the_key_goes_on() -> None
 
 
 async def test_a_hundred_held_events_come_up_in_order_though_every_third_fails_once() -> None:
-    app, diary_class = diary(fails={n: 1 for n in range(0, 100, 3)})
+    app, diary_class = diary(fails=dict.fromkeys(range(0, 100, 3), 1))
     async with app.simulate(errors="record") as sim:
         for n in range(100):
             await sim.send(Job("a", n))

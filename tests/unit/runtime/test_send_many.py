@@ -57,7 +57,7 @@ async def test_all_are_accepted_in_order(count: int) -> None:
 async def test_they_are_durable_when_it_returns() -> None:
     app, diary_class = diary()
     disk = Disk()
-    with pytest.raises(StoreFailedError):
+    with pytest.raises(StoreFailedError):  # noqa: PT012
         async with disk.node(app) as node:
             await node.send_many(Job("a", n) for n in range(1000))
             disk.engine.cut()  # the process dies here
@@ -97,10 +97,10 @@ async def test_one_that_does_not_fit_ends_it_and_takes_no_other_of_its_step_with
 
 
 async def test_when_intake_is_full_the_steps_before_are_accepted() -> None:
-    app, diary_class = diary()
+    app, _diary_class = diary()
     disk = Disk()
     async with disk.node(app, admission=AdmissionSettings(backlog_max=600), delay=lambda: 0.05) as node:
-        with pytest.raises(IntakeFullError):
+        with pytest.raises(IntakeFullError):  # noqa: PT012
             for _ in range(20):
                 await node.send_many([Job("a", n) for n in range(450)])
                 await node.send_many([Job("a", n) for n in range(450)])

@@ -85,7 +85,7 @@ async def test_a_node_may_be_killed_while_it_starts(point: str) -> None:
 
 
 async def test_a_point_counts_what_the_test_does_and_not_the_first_start() -> None:
-    app, till = shop()
+    app, _till = shop()
     async with app.simulate() as sim:
         sim.crash_at("append")
         assert sim.crashes == 0
@@ -94,7 +94,7 @@ async def test_a_point_counts_what_the_test_does_and_not_the_first_start() -> No
 
 
 async def test_a_point_that_was_never_reached_does_no_harm() -> None:
-    app, till = shop()
+    app, _till = shop()
     async with app.simulate() as sim:
         await sim.send(Job("a", 1))
         await sim.settle()
@@ -116,7 +116,7 @@ async def test_a_simulation_may_begin_with_a_crash() -> None:
 
 
 async def test_time_stands_still_between_the_calls() -> None:
-    app, till = shop()
+    app, _till = shop()
     async with app.simulate() as sim:
         begin = sim.now()
         assert EPOCH <= begin < EPOCH + 1
@@ -182,7 +182,7 @@ async def test_errors_are_raised_one_after_the_other_or_recorded() -> None:
 
 async def test_an_error_in_the_test_comes_out_of_the_block() -> None:
     app, _ = shop()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with app.simulate() as sim:
             await sim.send(Job("a", 1))
             raise ZeroDivisionError
@@ -261,9 +261,9 @@ def test_a_loop_without_anything_left_to_happen_says_who_waits() -> None:
     async def wait_for_ever() -> None:
         await asyncio.get_running_loop().create_future()
 
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        with pytest.raises(DeadlockError, match="nothing can happen any more; waiting: Task-"):
-            runner.run(wait_for_ever())
+    waiting = pytest.raises(DeadlockError, match="nothing can happen any more; waiting: Task-")
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner, waiting:
+        runner.run(wait_for_ever())
 
 
 def test_the_loop_jumps_over_the_time_that_is_waited() -> None:
@@ -283,7 +283,7 @@ def test_the_loop_jumps_over_the_time_that_is_waited() -> None:
 
 
 async def test_the_status_says_where_a_node_stands() -> None:
-    app, till = shop(fails=1)
+    app, _till = shop(fails=1)
 
     @app.component
     class Slow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -103,7 +104,7 @@ async def test_a_source_that_fails_is_started_again_after_growing_waits() -> Non
         assert await inside(sim, source_of) == {"state": "failed", "error": "ConnectionError: dry"}
         await sim.advance(600)
         assert sim.state(bank, "a").seen == [1]
-        waits = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+        waits = [after - before for before, after in itertools.pairwise(tries)]
         limits = [min(30.0, 0.5 * 2**n) for n in range(11)]
         assert all(wait <= limit + 0.01 for wait, limit in zip(waits, limits, strict=True))
         assert sum(waits[6:]) > sum(waits[:6])
@@ -129,7 +130,9 @@ async def test_a_source_that_fails_after_it_gave_something_goes_on_from_there_so
 
 
 @pytest.mark.parametrize(
-    "bad", [Job("", 1), Job("a", "x"), "no message"], ids=["no key", "wrong type", "no message"]  # type: ignore[arg-type]
+    "bad",
+    [Job("", 1), Job("a", "x"), "no message"],
+    ids=["no key", "wrong type", "no message"],  # type: ignore[arg-type]
 )
 async def test_a_source_that_gives_what_does_not_fit_fails_in_sight_and_skips_nothing(bad: Message) -> None:
     async def spring(position: int | None) -> AsyncIterator[tuple[int, Message]]:

@@ -250,7 +250,14 @@ async def test_a_changed_struct_inside_a_state_is_a_change_too() -> None:
     def of(kind: type) -> type[State]:
         inner = msgspec.defstruct("Inner", [("x", kind, kind())])
         outer: type[State] = StateMeta(
-            "Outer", (State,), {"__annotations__": {"count": int, "inner": inner}, "count": 0, "inner": msgspec.field(default_factory=inner), "__module__": __name__}
+            "Outer",
+            (State,),
+            {
+                "__annotations__": {"count": int, "inner": inner},
+                "count": 0,
+                "inner": msgspec.field(default_factory=inner),
+                "__module__": __name__,
+            },
         )
         return outer
 
@@ -335,7 +342,10 @@ def test_states_that_cannot_begin_empty_or_do_not_fit_are_refused_when_they_are_
     class Wrong(State):
         count: int = "0"  # type: ignore[assignment]
 
-    for state, says in ((Bare, r"cannot begin empty.*\n    write: count: int = \.\.\."), (Wrong, "a default of Wrong does not fit")):
+    for state, says in (
+        (Bare, r"cannot begin empty.*\n    write: count: int = \.\.\."),
+        (Wrong, "a default of Wrong does not fit"),
+    ):
         with pytest.raises(DefinitionError, match=says):
             counter(state)
     with pytest.raises(DefinitionError, match="version is 0"):

@@ -248,5 +248,26 @@ async def test_waiting_work_survives_a_crash() -> None:
         assert sim.ledger.imbalance() == ""
 
 
+@pytest.mark.parametrize("wait_s", [float("nan"), -1e9, 0.0])
+async def test_a_wait_that_is_no_time_is_a_short_one(wait_s: float) -> None:
+    bank = Bank(retry_after_s=wait_s)
+    app, charged, _ = shop(bank)
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job(n=1))
+        await sim.advance(0.5)
+        bank.up = True
+        await sim.advance(1)
+        assert charged == [1]
+
+
+async def test_a_wait_without_an_end_ends_all_the_same() -> None:
+    bank = Bank(retry_after_s=float("inf"))
+    app, _charged, _ = shop(bank)
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job(n=1))
+        await sim.advance(60)
+        assert 0 < (await inside(sim, _status)).paused["till:job"] <= 36 * HOUR_S
+
+
 async def _status(node: Node) -> object:
     return node.status()

@@ -9,10 +9,11 @@ Source: deficit round robin (Shreedhar and Varghese, 1995) with the quanta of th
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 
 from genesis.core.event import LANES, PRIORITIES, Delivery
+from genesis.layers.prevention.window import Key, Lane, Pause
 
 QUANTA = (10, 10, 8, 5, 3)
 """Slots in any 36 in a row: the specification's 1, 1, 0.8, 0.5, 0.3 of ten. Each is >= 1, so a priority with something to
@@ -24,62 +25,6 @@ DELIVERY_BYTES = 400
 
 _FIRST = tuple((mask & -mask).bit_length() - 1 for mask in range(1 << PRIORITIES))
 _ALL = (1 << PRIORITIES) - 1
-
-
-class Lane:
-    """The window on one lane of the store."""
-
-    __slots__ = ("bytes", "count", "last", "loaded", "ready")
-
-    def __init__(self) -> None:
-        self.ready: deque[Delivery] = deque()
-        self.count = 0
-        """Deliveries of it in memory: ready, blocked or running."""
-        self.bytes = 0
-        self.loaded = 0
-        """Id of the last delivery that came into the window."""
-        self.last = 0
-        """Id of the last delivery in the store."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether the store holds deliveries that are not in the window."""
-        return self.loaded < self.last
-
-
-class _Key:
-    """A key with more than one delivery in the windows.
-
-    Of each lane, the first one stands in the lane's queue or waits for its handler, and the others are blocked behind it;
-    while one of the key runs, all may be blocked.
-    """
-
-    __slots__ = ("blocked", "first", "parked", "running")
-
-    def __init__(self, *, running: bool) -> None:
-        self.running = running
-        self.first: dict[int, Delivery] = {}
-        self.blocked: dict[int, deque[Delivery]] = {}
-        """By lane; never empty ones."""
-        self.parked = 0
-        """Bit l: the first one of lane l waits for its handler."""
-
-    def stops(self, lane: int) -> bool:
-        """Whether a delivery that waits for its handler keeps its place before this lane: it is as urgent, or more."""
-        return bool(self.parked & ((2 << (lane | 1)) - 1))
-
-
-class Pause:
-    """A handler whose dependency is down: only one probe at a time runs, none before `until`."""
-
-    __slots__ = ("probe", "until", "waiting")
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-        self.probe: Delivery | None = None
-        """What runs as the probe, or was brought up to be it."""
-        self.waiting: OrderedDict[int, Delivery] = OrderedDict()
-        """By id."""
 
 
 class Lanes:
@@ -97,7 +42,7 @@ class Lanes:
         self._ready = 0
         """Bit p: priority p has something in a ready queue."""
         self._credited = _ALL
-        self._keys: dict[str, _Key | None] = {}
+        self._keys: dict[str, Key | None] = {}
         """Keys that run (None: nothing else of them is known) or have more than one delivery in the windows."""
         self._held: dict[str, int] = {}
         self._pauses: dict[str, Pause] = {}
@@ -110,9 +55,7 @@ class Lanes:
 
     def hungry(self) -> bool:
         """Whether the store holds more for a window that is less than half full or has nothing to run."""
-        return any(
-            lane.loaded < lane.last and (not lane.ready or 2 * lane.bytes < self.window_bytes) for lane in self.lanes
-        )
+        return any(lane.loaded < lane.last and (not lane.ready or 2 * lane.bytes < self.window_bytes) for lane in self.lanes)
 
     def offer(self, delivery: Delivery) -> None:
         """Put a delivery at the end of its lane's window."""
@@ -236,7 +179,7 @@ class Lanes:
         """Whether the key is free for it; if not, it is blocked, behind the others of its lane."""
         key, lane = self._keys[delivery.address], delivery.lane
         if key is None:
-            key = self._keys[delivery.address] = _Key(running=True)
+            key = self._keys[delivery.address] = Key(running=True)
         first = key.first.get(lane)
         if not key.running and not key.stops(lane) and (first is delivery or (first is None and lane not in key.blocked)):
             return True
@@ -249,7 +192,7 @@ class Lanes:
         self._is_no_probe(delivery)
         return False
 
-    def _bring_up(self, address: str, key: _Key) -> None:
+    def _bring_up(self, address: str, key: Key) -> None:
         """Nothing of the key runs: put the first of each lane at the front of its queue."""
         for lane in list(key.blocked):
             if lane not in key.first and not key.stops(lane):
@@ -302,7 +245,7 @@ class Lanes:
             self._bring_up(delivery.address, key)
         return True
 
-    def _hold_lane(self, key: _Key, lane: int) -> None:
+    def _hold_lane(self, key: Key, lane: int) -> None:
         """Set aside what of a lane waits for its key or its handler: nothing earlier may come to the store later."""
         if key.parked >> lane & 1 and not key.first[lane].pending:
             self._set_aside(self._unpark(key.first[lane]))
@@ -356,7 +299,7 @@ class Lanes:
             pause.probe = None
             pause.waiting.move_to_end(delivery.id, last=False)
         if delivery.address:
-            key = self._keys[delivery.address] = self._keys.get(delivery.address) or _Key(running=False)
+            key = self._keys[delivery.address] = self._keys.get(delivery.address) or Key(running=False)
             key.first[delivery.lane] = delivery
             key.parked |= 1 << delivery.lane
         return False

@@ -16,6 +16,8 @@ from genesis.core.errors import Reject, UnavailableError
 ATTEMPTS = 5
 BASE_S = 0.5
 CAP_S = 300.0
+WAIT_MAX_S = 86_400.0
+"""Longest wait for something that is down: whatever it says (infinity came from a header), it is tried again in a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def verdict(error: BaseException, attempts: int, retry: Retry, rng: Random) -> A
     if isinstance(error, Reject):
         return Dead("rejected", error.reason)
     if isinstance(error, UnavailableError):
-        return Again(error.retry_after_s * rng.uniform(1.0, 1.5), counted=False)
+        wait_s = min(WAIT_MAX_S, max(0.0, error.retry_after_s))  # in this order, NaN is 0
+        return Again(wait_s * rng.uniform(1.0, 1.5), counted=False)
     if attempts < retry.attempts:
         return Again(retry.delay_s(attempts, rng), counted=True)
     return Dead("failed", _said(error)[:2000])
