@@ -62,8 +62,7 @@ def test_the_source_of_the_guide_gives_its_events() -> None:
         run(source, names)
 
     async def first() -> Any:
-        async for place, message in names["lines"](4):
-            return place, message
+        return await anext(names["lines"](4))
 
     assert inspect.isasyncgenfunction(names["lines"])
     assert asyncio.run(first()) == (5, names["OrderPlaced"]("order-5", "tea"))

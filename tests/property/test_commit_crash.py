@@ -196,7 +196,7 @@ DEPOSITS = st.builds(
 MESSAGES = DEPOSITS | st.builds(Hopeless, key=KEYS, n=st.just(0))
 SENDS = st.tuples(st.just("send"), MESSAGES.map(lambda message: [message]), st.sampled_from(LEVELS))
 BURSTS = st.tuples(
-    st.just("send"), st.builds(lambda message, times: [message] * times, MESSAGES, st.integers(2, 40)), st.sampled_from(LEVELS)
+    st.just("send"), st.builds(lambda message, times: [message] * times, MESSAGES, st.integers(2, 30)), st.sampled_from(LEVELS)
 )
 LIMITS = st.builds(
     Settings,
@@ -221,7 +221,7 @@ def numbered(steps: list[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any, Any]
         yield what, how, more
 
 
-@given(st.lists(SENDS | BURSTS | AGAIN | PASS | CRASH | KILL, max_size=30), st.integers(0, 1000), LIMITS)
+@given(st.lists(SENDS | BURSTS | AGAIN | PASS | CRASH | KILL, max_size=20), st.integers(0, 1000), LIMITS)
 def test_wherever_the_process_dies_everything_happens_once(steps: list[Any], seed: int, limits: Settings) -> None:
     asyncio.run(_die_and_go_on(steps, seed, limits))
 
@@ -256,7 +256,7 @@ async def _die_and_go_on(steps: list[Any], seed: int, limits: Settings) -> None:
         )
 
 
-@given(st.lists(SENDS | BURSTS | AGAIN | PASS | FAIL, max_size=30), LIMITS)
+@given(st.lists(SENDS | BURSTS | AGAIN | PASS | FAIL, max_size=20), LIMITS)
 def test_wherever_the_disk_fails_everything_happens_once_and_everyone_is_told_rightly(
     steps: list[Any], limits: Settings
 ) -> None:
