@@ -85,6 +85,7 @@ async def test_what_was_accepted_is_in_the_file_and_goes_on_after_a_restart(tmp_
     async with app.running(store=str(store)) as node:
         assert (await node.send(Job("a", 1), id="job-1")).duplicate
         await until(lambda: node.status().ledger.waiting == 0)
+        await node._ready().barrier()  # counted when sealed; seen in the state when committed
         seen = (await node.state(till, "a")).seen
         assert [n for n in seen if n < 1000][:500] == list(range(0, 1000, 2))
         assert len(seen) == 500 + 500 + 1 + 2

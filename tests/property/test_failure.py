@@ -4,7 +4,7 @@ from math import inf, nan
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genesis.core.errors import Reject, UnavailableError
@@ -40,6 +40,8 @@ class UnspeakableError(Exception):
 ERRORS = st.sampled_from([ValueError("no"), TimeoutError(), UnspeakableError(), KeyError("\udcff"), ValueError("x" * 5000)])
 
 
+@example(ValueError("no"), 4, Retry(), 0.5)
+@example(ValueError("no"), 5, Retry(), 0.5)
 @given(ERRORS, ATTEMPTS, retries(), DRAWS)
 def test_a_failed_delivery_is_tried_as_often_as_told_and_then_dies(
     error: Exception, attempts: int, retry: Retry, draw: float

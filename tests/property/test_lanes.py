@@ -309,7 +309,7 @@ class LanesAgainstLists(RuleBasedStateMachine):
 
 
 TestLanes = LanesAgainstLists.TestCase
-TestLanes.settings = settings(max_examples=5 * settings().max_examples)
+TestLanes.settings = settings(max_examples=3 * settings().max_examples)
 
 
 class WindowsAgainstAStore(RuleBasedStateMachine):

@@ -212,4 +212,4 @@ def place(row: Pending) -> tuple[float, int]:
 
 
 TestPendingWork = PendingAgainstRows.TestCase
-TestPendingWork.settings = settings(max_examples=3 * settings().max_examples)
+TestPendingWork.settings = settings(max_examples=2 * settings().max_examples)

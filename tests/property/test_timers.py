@@ -144,4 +144,4 @@ class TimersAgainstADict(RuleBasedStateMachine):
 
 
 TestTimers = TimersAgainstADict.TestCase
-TestTimers.settings = settings(max_examples=3 * settings().max_examples)
+TestTimers.settings = settings(max_examples=2 * settings().max_examples)

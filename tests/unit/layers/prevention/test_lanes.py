@@ -49,6 +49,19 @@ def test_a_key_that_an_urgent_one_passed_goes_on_in_order() -> None:
     assert run_all(lanes) == [4, 2, 3]
 
 
+def test_one_that_comes_up_while_an_urgent_one_of_its_key_runs_stays_the_first() -> None:
+    lanes = Lanes()
+    first, *_ = offered(lanes, delivery(1), delivery(2), delivery(3))
+    assert taken(lanes) == 1
+    assert taken(lanes) is None
+    lanes.release(first)
+    (urgent,) = offered(lanes, delivery(4, CRITICAL))
+    assert taken(lanes) == 4
+    assert taken(lanes) is None
+    lanes.release(urgent)
+    assert run_all(lanes) == [2, 3]
+
+
 def test_a_key_whose_first_waits_for_its_handler_goes_on_in_order_after_an_urgent_one_passed() -> None:
     lanes = Lanes()
     lanes.pause("box:x", 10)
