@@ -123,6 +123,20 @@ def test_pending_work_itself_is_not_held() -> None:
     assert lanes.to_hold == [later]
 
 
+def test_pending_work_that_waits_for_its_key_stays_when_later_ones_are_set_aside() -> None:
+    lanes = Lanes()
+    running, retry, blocked = offered(lanes, delivery(2), delivery(1), delivery(3))
+    retry.pending = "retry"
+    assert taken(lanes) == 2
+    assert taken(lanes) is None
+    lanes.hold("box/a", NORMAL)
+    (later,) = offered(lanes, delivery(4))
+    assert taken(lanes) is None
+    assert lanes.to_hold == [blocked, later]
+    lanes.release(running)
+    assert run_all(lanes) == [1]
+
+
 # --- paused handlers ------------------------------------------------------------------------------------------------
 
 
