@@ -21,6 +21,7 @@ from genesis.runtime.component import Route
 from genesis.runtime.context import Context
 from genesis.runtime.log import log
 
+Started = tuple[Coroutine[Any, Any, Any], Any]
 WARNED_MAX = 100
 _warned: dict[str, None] = {}
 
@@ -42,6 +43,7 @@ class Bound:
         "answers",
         "check_answer",
         "route",
+        "start",
         "stateful",
         "threaded",
         "version",
@@ -62,6 +64,18 @@ class Bound:
         """Raises when an encoded (True, answer) is not what the request promises."""
         self._tick = route.every_s is not None
         self._executor = executor
+        self.start: Callable[[Context, Any, StateRow], Started] = self._starter()
+        """Gives the handler's coroutine and its state (None when it has none, or has it in a thread).
+
+        Raises StoreNewerError or StoreChangedError when the stored state cannot be read by this code.
+        """
+
+    def _starter(self) -> Callable[[Context, Any, StateRow], Started]:
+        if self.threaded:
+            return self._start_thread
+        if not self.stateful:
+            return self._start_plain
+        return self._start_tick if self._tick else self._start_stateful
 
     def message(self, delivery: Delivery) -> Any:
         """The message, decoded. Raises UndecodableError."""
@@ -70,19 +84,19 @@ class Bound:
         except Exception as error:
             raise UndecodableError(f"{self.route.codec.type}: {error}") from error
 
-    def start(self, context: Context, message: Any, row: StateRow) -> tuple[Coroutine[Any, Any, Any], Any]:
-        """The handler's coroutine, and its state (None when it has none, or has it in a thread).
+    def _start_thread(self, context: Context, message: Any, row: StateRow) -> Started:
+        return self._in_thread(context, message, row), None
 
-        Raises:
-            StoreNewerError: the state was written by newer code.
-            StoreChangedError: it cannot be migrated.
-        """
-        if self.threaded:
-            return self._in_thread(context, message, row), None
-        if not self.stateful:
-            return self._call(context) if self._tick else self._call(message, context), None
+    def _start_plain(self, context: Context, message: Any, row: StateRow) -> Started:
+        return self._call(context) if self._tick else self._call(message, context), None
+
+    def _start_tick(self, context: Context, message: Any, row: StateRow) -> Started:
         state = self._decode(row[1]) if row[0] == self.version else self._older(row)
-        return self._call(state, context) if self._tick else self._call(message, state, context), state
+        return self._call(state, context), state
+
+    def _start_stateful(self, context: Context, message: Any, row: StateRow) -> Started:
+        state = self._decode(row[1]) if row[0] == self.version else self._older(row)
+        return self._call(message, state, context), state
 
     def changed(self, context: Context, state: Any, row: StateRow) -> bytes | None:
         """The bytes to store; None when they are as they were.

@@ -105,15 +105,15 @@ class Gate:
         Raises:
             RefusedError: one of its kinds; counted as refused.
         """
-        if id is not None or source is not None or headers is not None:
-            self._check_texts(id, source, headers)
+        if source is not None or headers is not None:
+            self._check_texts(source, headers)
         if source is None:
             source = self.source
         mark, ledger = b"", self._ledger
         if id is None:
             id = self.new_id()
         else:
-            mark = self._horizon.digest(source, id)
+            mark = self._mark(source, id)
             if mark in self._horizon.known:
                 return self._duplicate(into, id, source, mark)
         try:
@@ -164,10 +164,17 @@ class Gate:
             offer.waiter = first.echo
         return offer
 
-    def _check_texts(self, id: str | None, source: str | None, headers: dict[str, str] | None) -> None:
+    def _mark(self, source: str, id: str) -> bytes:
+        """What the horizon knows the event by; refused when no store could hold the id."""
+        if isinstance(id, str) and id:
+            try:
+                return self._horizon.digest(source, id)
+            except UnicodeEncodeError:
+                pass
+        self._misfit("id", id)
+
+    def _check_texts(self, source: str | None, headers: dict[str, str] | None) -> None:
         """Refuse what no store could hold."""
-        if id is not None and not fits(id):
-            self._misfit("id", id)
         if source is not None and not fits(source):
             self._misfit("source", source)
         if headers is not None and not all(fits(name) and (value == "" or fits(value)) for name, value in headers.items()):

@@ -143,7 +143,8 @@ class Slots:
                     moment = now()
                     if moment > until:
                         until = await self._yield(immediate)
-                if pipeline.group.rows >= GROUP_ROWS or pipeline.group.size >= BATCH_BYTES:
+                group = pipeline.group
+                if group.rows >= GROUP_ROWS or group.size >= BATCH_BYTES:
                     await self._make_room(immediate)
                 delivery = lanes.take(moment)
                 if lanes.to_hold:
@@ -217,7 +218,7 @@ class Slots:
             self._ends_unrun(delivery, bound)
             return None
         row = self._newest(delivery.address) if bound.stateful else ABSENT
-        if row is None or self._careful > 0:
+        if row is None or self._careful:
             return self._prepared(delivery, bound)
         return self._attempt(Context(self._pipeline, bound.route, delivery), bound, row)
 
