@@ -7,8 +7,9 @@ The only file of `core` that may import msgspec's machinery beyond plain structs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, get_args, get_origin
+from collections.abc import Callable, Iterator
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import msgspec
 from msgspec import Struct, StructMeta
@@ -47,13 +48,13 @@ class MessageMeta(StructMeta):
             raise DefinitionError(
                 "a message needs the type of its event",
                 where=where,
-                fix=f'class {name}({bases[0].__name__}, type="{_suggested_type(name)}"):',
+                fix=f'class {name}({_type_name(namespace.get("__orig_bases__", bases)[0])}, type="{_suggested_type(name)}"):',
             )
-        if type is not None and (not type or any(c in type for c in ":/ \n\0")):
+        if type is not None and (not isinstance(type, str) or not type or any(c in type for c in ":/ \n\0")):
             raise DefinitionError(f"{type!r} is no event type: use letters, digits and dots", where=where)
         if not isinstance(priority, Priority):
             raise DefinitionError(f"priority is {priority!r}", where=where, fix="priority=Priority.HIGH")
-        if expires_after is not None and not expires_after > 0:
+        if expires_after is not None and not (isinstance(expires_after, int | float) and expires_after > 0):
             raise DefinitionError(f"expires_after is {expires_after!r}: seconds above 0", where=where)
         setattr(cls, "__event_type__", type or "")
         setattr(cls, "__priority__", priority)
@@ -87,27 +88,35 @@ class StateMeta(StructMeta):
         mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, version: int = 1, **options: Any
     ) -> StateMeta:
         """Build the class; a mutable struct."""
-        steps = {}
+        if not isinstance(version, int) or version < 1:
+            raise DefinitionError(f"version is {version!r}: an integer from 1", where=f"class {name}")
+        steps: dict[int, Any] = {}
         plain = dict(namespace)
         for attribute, value in namespace.items():
             step = value.__func__ if isinstance(value, staticmethod) else value
             number = getattr(value, "__from_version__", getattr(step, "__from_version__", None))
             if number is not None:  # marked above or below @staticmethod, or without it
+                _check_step(name, version, number, steps)
                 steps[number] = step
                 plain[attribute] = staticmethod(step)
         cls = super().__new__(mcls, name, bases, plain, **options)
-        if not isinstance(version, int) or version < 1:
-            raise DefinitionError(f"version is {version!r}: an integer from 1", where=f"class {name}")
-        for step in steps:
-            if step >= version:
-                raise DefinitionError(
-                    f"migrates from version {step}, but the class is version {version}",
-                    where=f"class {name}",
-                    fix=f"class {name}(State, version={step + 1}):",
-                )
         setattr(cls, "__state_version__", version)
         setattr(cls, "__migrations__", steps)
         return cls
+
+
+def _check_step(name: str, version: int, from_version: Any, steps: dict[int, Any]) -> None:
+    where = f"class {name}"
+    if not isinstance(from_version, int) or from_version < 1:
+        raise DefinitionError(f"migrates from version {from_version!r}: an integer from 1", where=where)
+    if from_version >= version:
+        raise DefinitionError(
+            f"migrates from version {from_version}, but the class is version {version}",
+            where=where,
+            fix=f"class {name}(State, version={from_version + 1}):",
+        )
+    if from_version in steps:
+        raise DefinitionError(f"migrates from version {from_version} twice", where=where)
 
 
 class State(Struct, metaclass=StateMeta):
@@ -233,24 +242,41 @@ def fields_of(struct: type[Struct]) -> dict[str, str]:
 
 def fingerprint(struct: type[Struct]) -> str:
     """A short hash of the fields and types of a struct, nested structs included."""
-    return hashlib.sha256(repr(sorted(_flat(struct, set()).items())).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(sorted(_flat(struct, "", ()).items())).encode()).hexdigest()[:16]
 
 
-def _flat(struct: type[Struct], seen: set[type]) -> dict[str, str]:
-    """Fields of a struct and of those nested in it, by dotted name."""
-    seen.add(struct)
+def _flat(struct: type[Struct], path: str, around: tuple[type, ...]) -> dict[str, str]:
+    """Types of the fields of a struct, and of those nested in it, by dotted name in the store; `around`: what it is in."""
     flat = {}
+    around = (*around, struct)
     for field in msgspec.structs.fields(struct):
-        flat[f"{struct.__name__}.{field.name}"] = _type_name(field.type)
-        for inner in (field.type, *get_args(field.type)):
-            if isinstance(inner, type) and issubclass(inner, Struct) and inner not in seen:
-                flat.update(_flat(inner, seen))
+        name = f"{path}{field.encode_name}"
+        flat[name] = _type_name(field.type)
+        for inner in _structs_in(field.type):
+            if inner not in around:
+                flat.update(_flat(inner, f"{name}.{inner.__name__}.", around))
     return flat
 
 
+def _structs_in(kind: Any) -> Iterator[type[Struct]]:
+    """The structs that a type is made of."""
+    origin = get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, Struct):
+        yield origin
+    for inner in get_args(kind):
+        yield from _structs_in(inner)
+
+
 def _type_name(kind: Any) -> str:
-    """A type as the user wrote it."""
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    """A type as the user wrote it, without the names of modules: a class may move."""
+    origin, inner = get_origin(kind), [_type_name(arg) for arg in get_args(kind)]
+    if origin in (Union, UnionType):
+        return " | ".join(inner)
+    if inner:
+        return f"{_type_name(origin)}[{', '.join(inner)}]"
+    if kind in (None, NoneType, ...):
+        return "..." if kind is ... else "None"
+    return kind.__name__ if isinstance(kind, type) else repr(kind).replace("typing.", "")
 
 
 def _suggested_type(name: str) -> str:

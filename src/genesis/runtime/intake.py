@@ -113,7 +113,9 @@ class Gate:
         if id is None:
             id = self.new_id()
         else:
-            mark = self._mark(source, id)
+            if not (isinstance(id, str) and id and (id.isascii() or fits(id))):
+                self._misfit("id", id)
+            mark = self._horizon.digest(source, id)
             if mark in self._horizon.known:
                 return self._duplicate(into, id, source, mark)
         try:
@@ -163,15 +165,6 @@ class Gate:
                 first.echo = asyncio.get_running_loop().create_future()
             offer.waiter = first.echo
         return offer
-
-    def _mark(self, source: str, id: str) -> bytes:
-        """What the horizon knows the event by; refused when no store could hold the id."""
-        if isinstance(id, str) and id:
-            try:
-                return self._horizon.digest(source, id)
-            except UnicodeEncodeError:
-                pass
-        self._misfit("id", id)
 
     def _check_texts(self, source: str | None, headers: dict[str, str] | None) -> None:
         """Refuse what no store could hold."""

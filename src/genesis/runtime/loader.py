@@ -102,26 +102,48 @@ class Loader:
     # --- pending work -----------------------------------------------------------------------------------------------
 
     async def _pending(self) -> None:
+        """Bring up what is due, as far as the windows have room: what waits for a handler that is down stays in the store."""
         pipeline = self._pipeline
-        pending, wall = pipeline.pending, pipeline.clock.wall()
-        while pending.wants_load(wall):
-            upto = wall + pending_layer.WHEEL_S
-            rows = await pipeline.engine.due_pending(pipeline.partition, upto, pending.loaded_to, LOAD_ROWS)
-            stale = self._changed_pending()
-            pending.load(
-                [row for row in rows if row.delivery.id not in stale],
-                rows[-1] if len(rows) == LOAD_ROWS else None,
-                upto,
-            )
-            for row in stale.values():
-                if row is not None and row.due is not None:
-                    pending.schedule(row)
-            if len(rows) < LOAD_ROWS:
-                break
-        due = pending.wake(wall)
-        await pipeline.prefetch([row.delivery for row in due])
-        for row in due:
-            pipeline.lanes.offer(_awake(row))
+        while True:
+            wall = pipeline.clock.wall()
+            if not pipeline.due:
+                await self._load_due(wall)
+            woken = pipeline.pending.wake(wall)
+            await pipeline.prefetch([row.delivery for row in woken])
+            waiting, pipeline.due = pipeline.due + woken, []
+            if not waiting:
+                return
+            for row in waiting:
+                if pipeline.lanes.room(row.delivery.lane):
+                    pipeline.lanes.offer(_awake(row))
+                else:
+                    pipeline.due.append(row)
+            if pipeline.due:
+                self._free_windows()
+                return
+            pipeline.wake_slots()
+            await asyncio.sleep(0)
+
+    def _free_windows(self) -> None:
+        """Windows that are full of what cannot run give room to what is due."""
+        pipeline = self._pipeline
+        for lane in {row.delivery.lane for row in pipeline.due}:
+            if not pipeline.lanes.lanes[lane].ready:
+                pipeline.outcomes.relieve(lane)
+
+    async def _load_due(self, wall: float) -> None:
+        """Read due times of the next minute; rows that are changing are taken as they will be."""
+        pipeline, pending = self._pipeline, self._pipeline.pending
+        if not pending.wants_load(wall):
+            return
+        upto, before = wall + pending_layer.WHEEL_S, pending.loaded_to
+        rows = await pipeline.engine.due_pending(pipeline.partition, upto, before, LOAD_ROWS)
+        changed = self._changed_pending()
+        last = rows[-1] if len(rows) == LOAD_ROWS else None
+        pending.load([row for row in rows if row.delivery.id not in changed], last, upto)
+        for row in changed.values():  # what is due up to `before` was scheduled when it joined its group
+            if row is not None and row.due is not None and (row.due, row.delivery.id) > before:
+                pending.schedule(row)
 
     def _changed_pending(self) -> dict[int, Pending | None]:
         """Rows of the pending table that are not in the store as they will be: by id, the newest; None when it ended."""

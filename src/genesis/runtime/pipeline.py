@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from genesis.core.errors import FencedError, NotAcceptedError, StoreFailedError
-from genesis.core.event import LANES, PRIORITIES, Delivery
+from genesis.core.event import LANES, PRIORITIES, Delivery, Pending
 from genesis.core.ports import Answer, Batch, Clock, Crasher, CrashPoint, Engine, Head
 from genesis.core.stats import Histogram
 from genesis.layers.prevention.admission import Admission
@@ -80,6 +80,8 @@ class Pipeline:
         self.sealed: Group | None = None
         self.running: dict[int, Context] = {}
         """Attempts under way, by delivery id."""
+        self.due: list[Pending] = []
+        """Pending deliveries whose time has come and that wait for room in a window."""
         self.promotions: set[str] = set()
         """Addresses whose next held delivery must be brought up."""
         self.latency = [Histogram() for _ in range(PRIORITIES)]
@@ -208,7 +210,7 @@ class Pipeline:
         for address in group.freed:
             if self.pending.needs_next(address):
                 self.promotions.add(address)
-        if self.promotions or batch.timers or self.lanes.hungry():
+        if self.promotions or self.due or batch.timers or self.lanes.hungry():
             self.news.set()
         while self._space and not self.group.full:
             _resolve(self._space.popleft())

@@ -95,32 +95,6 @@ async def test_a_state_that_does_not_fit_its_class_fails_the_attempt_that_wrote_
         assert sim.state(Till, "a").count == 3
 
 
-@open_question(
-    "the fingerprint of a state holds the names of its classes (core/message.py, `_flat`): a class that is renamed and "
-    "stores the same fields is refused, with the words 'a nested struct changed'."
-)
-async def test_a_state_class_may_be_renamed() -> None:
-    class Count(State):
-        count: int = 0
-
-    def shop(state: type[State]) -> App:
-        app = App("shop")
-
-        @app.component(name="till", key="key", state=state)
-        class Till:
-            @on(Job)
-            async def serve(self, job: Job, state: State, ctx: Context) -> None:
-                pass
-
-        return app
-
-    disk = Disk()
-    async with disk.node(shop(Tally)):
-        pass
-    async with disk.node(shop(Count)):
-        pass
-
-
 # --- failures -------------------------------------------------------------------------------------------------------
 
 

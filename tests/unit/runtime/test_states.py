@@ -359,3 +359,28 @@ def test_states_that_cannot_begin_empty_or_do_not_fit_are_refused_when_they_are_
             @migrate(from_version=2)
             def from_2(old: dict[str, Any]) -> dict[str, Any]:  # type: ignore[misc]  # noqa: N805
                 return old
+
+
+async def test_a_state_class_may_be_renamed() -> None:
+    class Tally(State):
+        count: int = 0
+
+    class Count(State):
+        count: int = 0
+
+    def shop(state: type[State]) -> App:
+        app = App("shop")
+
+        @app.component(name="till", key="key", state=state)
+        class Till:
+            @on(Job)
+            async def serve(self, job: Job, state: State, ctx: Context) -> None:
+                pass
+
+        return app
+
+    disk = Disk()
+    async with disk.node(shop(Tally)):
+        pass
+    async with disk.node(shop(Count)):
+        pass

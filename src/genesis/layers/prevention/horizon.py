@@ -34,11 +34,7 @@ class Horizon:
         self._groups: deque[tuple[str, float, bytes]] = deque()
 
     def digest(self, source: str, event_id: str) -> bytes:
-        """128-bit digest of the pair; the length of the source keeps ("a", "bc") and ("ab", "c") apart.
-
-        Raises:
-            UnicodeEncodeError: the id has characters that UTF-8 has not.
-        """
+        """128-bit digest of the pair; the length of the source keeps ("a", "bc") and ("ab", "c") apart."""
         hasher = self._hashers.get(source)
         if hasher is None:
             if len(self._hashers) >= SOURCES_MAX:
@@ -46,7 +42,7 @@ class Horizon:
             begin = f"{len(source)}:{source}".encode("utf-8", "surrogatepass")
             hasher = self._hashers[source] = blake2b(begin, digest_size=DIGEST_BYTES)
         hasher = hasher.copy()
-        hasher.update(event_id.encode())
+        hasher.update(event_id.encode("utf-8", "surrogatepass"))
         return hasher.digest()
 
     def __contains__(self, event: bytes) -> bool:
