@@ -13,7 +13,14 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from genesis.core.errors import BatchLimitError, DrainingError, IntakeFullError, InvalidEventError, UnknownTypeError
+from genesis.core.errors import (
+    BatchLimitError,
+    DrainingError,
+    IntakeFullError,
+    InvalidEventError,
+    RefusedError,
+    UnknownTypeError,
+)
 from genesis.core.event import Delivery, Priority, Receipt
 from genesis.core.message import UNFIT, Message, MessageCodec, encode, type_of
 from genesis.core.ports import Clock, Ledger
@@ -149,10 +156,15 @@ class Gate:
         """The message of a type, from plain JSON values.
 
         Raises:
-            UnknownTypeError: nobody handles the type.
+            UnknownTypeError: nobody handles the type. Counted as refused, like the next.
             InvalidEventError: the fields do not fit.
         """
-        return self._definition.routes_of(kind)[0].codec.from_builtins(fields)
+        try:
+            return self._definition.routes_of(kind)[0].codec.from_builtins(fields)
+        except RefusedError:
+            self._ledger.offered += 1
+            self._ledger.refused += 1
+            raise
 
     def _duplicate(self, into: Offer | None, event_id: str, source: str, mark: bytes) -> Offer:
         receipt = Receipt(event_id, source, True, 0)
@@ -267,6 +279,9 @@ class Gate:
         routes = self._definition.by_type.get(type, [])
         if not routes:
             return [Delivery(route=f":{type}", address="", payload=payload, **given)]
+        life_s = routes[0].codec.expires_after_s
+        if life_s is not None:
+            given["expires_at"] = given["born_at"] + life_s
         try:
             seen = routes[0].codec.decode(payload)
             addresses = [route.address_of(seen) for route in routes]

@@ -108,6 +108,7 @@ class Life:
         """The store was read back before: it is opened again after a failure."""
         self._unclean = False
         """The last owner did not close in order."""
+        self.draining = False
         self.error: BaseException | None = None
 
     @asynccontextmanager
@@ -287,7 +288,7 @@ class Life:
         self, pipeline: Pipeline, slots: Slots, supervisor: Supervisor, opened: asyncio.Future[None]
     ) -> BaseException | None:
         """Stop in order: intake, sources and timers, running handlers (up to a limit, then given back), commit, close."""
-        pipeline.gate.open = False
+        pipeline.gate.open, self.draining = False, True
         supervisor.cancel("source-", "loader", "operator", "housekeeper")
         slots.stop()
         limit_s = self._settings.drain_s

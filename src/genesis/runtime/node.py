@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from genesis.core.errors import GenesisError, IntakeFullError, StoreFailedError
+from genesis.core.errors import DrainingError, GenesisError, IntakeFullError, StoreFailedError
 from genesis.core.event import Priority, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import BATCH_RECORDS
@@ -150,6 +150,8 @@ class Node:
             return life.pipeline
         if life.error is not None:
             raise StoreFailedError(f"the node has stopped: {life.error}") from life.error
+        if life.draining:
+            raise DrainingError("the node has stopped: send to another, or again after the restart")
         raise IntakeFullError("the store is being opened", 0.5)
 
     def _stateful(self, component: type) -> Component:

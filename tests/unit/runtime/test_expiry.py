@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from genesis import App, Context, Message, Node, Settings, on
-from tests.unit.runtime.support import Disk, inside, until
+from tests.unit.runtime.support import Disk, Job, inside, until
 
 
 class Quote(Message, type="quote", expires_after=10.0):
@@ -85,3 +85,28 @@ async def test_what_expired_while_the_node_was_away_ends_as_expired() -> None:
 
 async def _status(node: Node) -> object:
     return node.status()
+
+
+async def test_a_message_of_a_timer_lives_as_long_as_its_class_says() -> None:
+    app, served, release = App("shop"), list[int](), asyncio.Event()
+
+    @app.component(key="key")
+    class Till:
+        @on(Job, timeout=None)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            ctx.after(1, Quote(n=1))
+
+        @on(Quote, timeout=None)
+        async def make(self, quote: Quote, ctx: Context) -> None:
+            served.append(quote.n)
+            await release.wait()
+
+    async with app.simulate() as sim:
+        await sim.send(Quote(n=0))
+        await sim.advance(1)
+        await sim.send(Job("b"))
+        await sim.advance(60)
+        release.set()
+        await sim.settle()
+        assert served == [0]
+        assert sim.ledger.expired == 1

@@ -274,32 +274,6 @@ async def test_an_id_is_forgotten_after_the_horizon_without_other_traffic_too() 
         assert not (await sim.send(Job(), id="1")).duplicate
 
 
-@open_question("a message that a timer emits lives for ever: `expires_after` of its class is not applied when it fires.")
-async def test_a_message_of_a_timer_lives_as_long_as_its_class_says() -> None:
-    app, served, release = App("shop"), list[int](), asyncio.Event()
-
-    @app.component(key="key")
-    class Till:
-        @on(Job, timeout=None)
-        async def serve(self, job: Job, ctx: Context) -> None:
-            ctx.after(1, Offer(n=1))
-
-        @on(Offer, timeout=None)
-        async def make(self, offer: Offer, ctx: Context) -> None:
-            served.append(offer.n)
-            await release.wait()
-
-    async with app.simulate() as sim:
-        await sim.send(Offer(n=0))
-        await sim.advance(1)
-        await sim.send(Job("b"))
-        await sim.advance(60)
-        release.set()
-        await sim.settle()
-        assert served == [0]
-        assert sim.ledger.expired == 1
-
-
 @open_question(
     "a tick is born at its time whether or not the one before has ended: a schedule that takes longer than its period piles "
     "up without bound. Ticks that were missed while the node was away collapse to one; these could as well."
