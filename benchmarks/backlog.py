@@ -19,7 +19,14 @@ from genesis.config import Settings
 app = App("backlog")
 EVENTS = 1_000_000
 PRODUCERS = 512
-FORMAT = ("engines/sqlite_schema.py", "engines/sqlite_rows.py", "core/event.py", "core/ports.py", "runtime/commit.py")
+FORMAT = (
+    "core/message.py",
+    "engines/sqlite_schema.py",
+    "engines/sqlite_rows.py",
+    "core/event.py",
+    "core/ports.py",
+    "runtime/commit.py",
+)
 """Where it is said what a store looks like: a change of these makes a new one."""
 
 
