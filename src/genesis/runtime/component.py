@@ -297,7 +297,7 @@ def _address_function(component: Component, key: KeyOf | None) -> Callable[[Any]
 
     def address_of(message: Any) -> str:
         found = get(message)
-        if type(found) is str and 0 < len(found) <= KEY_MAX_CHARS and "\0" not in found:
+        if type(found) is str and found.isascii() and 0 < len(found) <= KEY_MAX_CHARS and "\0" not in found:
             return prefix + found
         return prefix + key_text(found)
 
@@ -316,6 +316,10 @@ def key_text(key: object) -> str:
     text = str(key)
     if not text or len(text) > KEY_MAX_CHARS or "\0" in text:
         raise InvalidEventError(f"a key has 1 to {KEY_MAX_CHARS} characters and no NUL, not {text[:40]!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError(f"a key is of characters that UTF-8 has, not {text[:40]!r}") from None
     return text
 
 

@@ -229,7 +229,10 @@ class Gate:
                 f"{known.codec.type}: a payload of {len(payload)} bytes, the limit is {MESSAGE_BYTES}: send its place instead"
             )
         born_at = self._wall()
-        level = known.priority if priority is None else level_of(priority)
+        if priority is None:
+            level = known.priority
+        else:  # a call of the enumeration costs as much as an encoded message
+            level = priority._value_ if type(priority) is Priority else level_of(priority)
         expires_at = None if known.expires_after_s is None else born_at + known.expires_after_s
         route = known.route
         if route is not None:
