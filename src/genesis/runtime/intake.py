@@ -231,8 +231,10 @@ class Gate:
         born_at = self._wall()
         if priority is None:
             level = known.priority
-        else:  # a call of the enumeration costs as much as an encoded message
-            level = priority._value_ if type(priority) is Priority else level_of(priority)
+        elif type(priority) is Priority:  # a call of the enumeration would cost as much as encoding the message
+            level = priority._value_
+        else:
+            level = level_of(priority)
         expires_at = None if known.expires_after_s is None else born_at + known.expires_after_s
         route = known.route
         if route is not None:
