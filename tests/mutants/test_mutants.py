@@ -92,10 +92,11 @@ MUTANTS = [
     Mutant(
         "the state of a failed attempt stays",
         "runtime/slot.py",
-        "            self._failed(context, error)\n        pipeline = self._pipeline",
-        "            self._failed(context, error)\n        pipeline = self._pipeline\n"
+        "            self._failed(context, error)\n        if self._running:",
+        "            self._failed(context, error)\n"
         "        body = bound.changed(context, state, row)\n"
-        "        pipeline.overlay.put(delivery.address, (bound.version, body or row[1]))",
+        "        self._pipeline.overlay.put(delivery.address, (bound.version, body or row[1]))\n"
+        "        if self._running:",
         "test_nothing_of_a_failed_attempt_stays",
     ),
     Mutant(
@@ -143,7 +144,7 @@ MUTANTS = [
     Mutant(
         "ids are not remembered",
         "runtime/pipeline.py",
-        'batch.put("dedupe", key, pack_digests(at, digests))',
+        'batch.put("dedupe", key, pack_digests(at, marks))',
         "pass",
         "test_ids_are_remembered",
     ),

@@ -57,7 +57,7 @@ class HorizonAgainstLists(RuleBasedStateMachine):
     def a_group_is_stored(self, limit: int) -> None:
         self.commits += 1
         key = f"{self.commits:016x}"
-        self.horizon.seal(key, self.now, b"".join(self.open))
+        self.horizon.seal(key, self.now, list(self.open))
         self.stored[key] = (self.now, self.open)
         self.open = []
         self.some_are_forgotten(limit)

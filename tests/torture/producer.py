@@ -94,10 +94,8 @@ class Link:
                 writer.write(request.encode())
             offering = asyncio.create_task(self._offer(writer))
             try:
-                while line := await reader.readline():
+                while not self._done and (line := await reader.readline()):  # done may have come while it connected
                     self._hear(line.decode().split())
-                    if self._done:
-                        break
             except ConnectionError:
                 pass
             offering.cancel()

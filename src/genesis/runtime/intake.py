@@ -122,7 +122,7 @@ class Gate:
         else:
             if not (isinstance(id, str) and id and (id.isascii() or fits(id))):
                 self._misfit("id", id)
-            mark = self._horizon.digest(source, id)
+            mark = self._horizon.mark(source, id)
             if mark in self._horizon.known:
                 return self._duplicate(into, id, source, mark)
         try:

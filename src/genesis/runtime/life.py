@@ -187,7 +187,7 @@ class Life:
             head,
             clock=self._make_clock(),
             rng=self._rng,
-            horizon=Horizon(settings.dedupe_s, settings.dedupe_ids),
+            horizon=Horizon(settings.dedupe_s, settings.dedupe_ids, stored=not self._engine.traits.immediate),
             admission=Admission(settings.admission),
             lanes=Lanes(settings.window_bytes),
             overlay=Overlay(settings.cache_bytes),

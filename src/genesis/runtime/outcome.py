@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from genesis.core.errors import UnavailableError
 from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Pending, Reason, Timer
 from genesis.core.message import encode
-from genesis.core.ports import StateRow
+from genesis.core.ports import STATE_WARN_BYTES, StateRow
 from genesis.layers.recovery.failure import Dead, verdict
 from genesis.runtime.bound import Bound
 from genesis.runtime.context import Context
@@ -31,22 +31,26 @@ class Outcomes:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._pauses = pipeline.lanes.pauses
         self.ended_by_lane = [0] * LANES
         """Deliveries that left each lane since the start."""
 
     # --- an attempt ended -------------------------------------------------------------------------------------------
 
-    def succeeded(self, context: Context, bound: Bound, state: Any, row: StateRow, result: Any) -> None:
+    def succeeded(self, delivery: Delivery, context: Context, bound: Bound, state: Any, row: StateRow, result: Any) -> None:
         """The handler succeeded: its state, if that changed, and all it collected join the group.
 
         Raises:
             Exception: state or answer cannot be stored, or are not of their type. Nothing has joined; the attempt failed
                 after all.
         """
-        pipeline, delivery, group = self._pipeline, context._delivery, self._pipeline.group
+        pipeline = self._pipeline
+        group = pipeline.group
         body: bytes | None = None
         if state is not None:
-            body = bound.changed(context, state, row)
+            body = encode(state)
+            if body == row[1] or len(body) > STATE_WARN_BYTES:
+                body = bound.changed(context, state, row)
         elif bound.threaded:
             body, result = result
         answer = b""
@@ -66,7 +70,7 @@ class Outcomes:
             self._collect(context)
         if bound.answers:
             group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
-        if pipeline.lanes.any_paused:
+        if self._pauses:
             pipeline.lanes.works(delivery.route)
         if delivery.pending:
             pipeline.head.ledger.done += 1

@@ -143,12 +143,14 @@ class Pipeline:
             self.observe("sealed", group.messages)
         return group, batch
 
-    def _remember(self, batch: Batch, digests: list[bytes]) -> None:
+    def _remember(self, batch: Batch, marks: list[bytes]) -> None:
         key, at = f"{self.head.commit_id:016x}", self.clock.wall()
-        batch.put("dedupe", key, pack_digests(at, digests))
-        self.horizon.seal(key, at, b"".join(digests))
-        for gone in self.horizon.forget(at):
-            batch.put("dedupe", gone, None)
+        self.horizon.seal(key, at, marks)
+        forgotten = self.horizon.forget(at)
+        if not self._immediate:  # what does not outlive the process is not read back
+            batch.put("dedupe", key, pack_digests(at, marks))
+            for gone in forgotten:
+                batch.put("dedupe", gone, None)
 
     # --- 3. committed -----------------------------------------------------------------------------------------------
 

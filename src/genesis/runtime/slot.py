@@ -65,6 +65,7 @@ class Slots:
         self._bound = bound
         self._succeed = pipeline.outcomes.succeeded
         self._newest = pipeline.overlay.get
+        self._running, self._release = pipeline.running, pipeline.lanes.release
         self._spawn = spawn
         self._count = count
         self._grace_s = grace_s
@@ -220,7 +221,7 @@ class Slots:
         row = self._newest(delivery.address) if bound.stateful else ABSENT
         if row is None or self._careful:
             return self._prepared(delivery, bound)
-        return self._attempt(Context(self._pipeline, bound.route, delivery), bound, row)
+        return self._attempt(delivery, Context(self._pipeline, bound.route, delivery), bound, row)
 
     async def _prepared(self, delivery: Delivery, bound: Bound) -> None:
         """Run it after, following an unclean end, it was stored that it runs, and after its state was read."""
@@ -236,13 +237,12 @@ class Slots:
         while row is None:  # again, should the cache forget it before its turn
             await self._aside(pipeline.load_states([delivery.address]))
             row = self._newest(delivery.address)
-        waits = self._attempt(context, bound, row)
+        waits = self._attempt(delivery, context, bound, row)
         if waits is not None:
             await waits
 
-    def _attempt(self, context: Context, bound: Bound, row: StateRow) -> Coroutine[Any, Any, None] | None:
+    def _attempt(self, delivery: Delivery, context: Context, bound: Bound, row: StateRow) -> Coroutine[Any, Any, None] | None:
         """Step the handler. One that does not suspend ends here; of another, the rest is returned."""
-        delivery = context._delivery
         try:
             message = delivery.message
             if message is None:
@@ -253,15 +253,14 @@ class Slots:
             try:
                 waiting_for = handler.send(None)
             except StopIteration as stop:
-                self._succeed(context, bound, state, row, stop.value)
+                self._succeed(delivery, context, bound, state, row, stop.value)
             else:
                 return self._suspended(context, bound, handler, state, row, waiting_for)
         except BaseException as error:
             self._failed(context, error)
-        pipeline = self._pipeline
-        if pipeline.running:
+        if self._running:
             self._over(delivery)
-        pipeline.lanes.release(delivery)
+        self._release(delivery)
         return None
 
     def _over(self, delivery: Delivery) -> None:
@@ -307,7 +306,7 @@ class Slots:
             finally:
                 self._pulling += 1
                 self._resumed(context, limit)
-            self._succeed(context, bound, state, row, result)
+            self._succeed(context._delivery, context, bound, state, row, result)
         except BaseException as error:
             self._failed(context, error)
         self._over(context._delivery)

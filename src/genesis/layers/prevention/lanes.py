@@ -45,7 +45,7 @@ class Lanes:
         self._keys: dict[str, Key | None] = {}
         """Keys that run (None: nothing else of them is known) or have more than one delivery in the windows."""
         self._held: dict[str, int] = {}
-        self._pauses: dict[str, Pause] = {}
+        self.pauses: dict[str, Pause] = {}
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Lanes:
     def take(self, now: float) -> Delivery | None:
         """The next delivery to run, or None. Its key is locked until `release`."""
         keys = self._keys
-        if self._pauses:
+        if self.pauses:
             self.wake(now)
         while self._ready:
             mask = self._ready & self._credited
@@ -109,7 +109,7 @@ class Lanes:
             while begun or external:
                 delivery = (begun or external).popleft()
                 address = delivery.address
-                if self._held or self._pauses or address in keys:
+                if self._held or self.pauses or address in keys:
                     if not self._admits(delivery, now):
                         continue
                 elif address:
@@ -145,7 +145,7 @@ class Lanes:
                 return False
             if address in self._keys and not self._may_enter(delivery):
                 return False
-        if self._pauses and not self._passes_pause(delivery, now):
+        if self.pauses and not self._passes_pause(delivery, now):
             return False
         if address:
             self._lock(delivery)
@@ -156,7 +156,7 @@ class Lanes:
         lane = self.lanes[2 * delivery.priority + (delivery.kind == 0)]
         lane.count -= 1
         lane.bytes -= len(delivery.payload) + DELIVERY_BYTES
-        if self._pauses:
+        if self.pauses:
             self._is_no_probe(delivery)
         address = delivery.address
         if not address:
@@ -263,31 +263,26 @@ class Lanes:
 
     def pause(self, route: str, until: float) -> None:
         """The handler's dependency is down until (monotonic seconds): run one probe at a time, from then on."""
-        pause = self._pauses.setdefault(route, Pause(until))
+        pause = self.pauses.setdefault(route, Pause(until))
         pause.until = max(until, pause.until)
 
     def resume(self, route: str) -> None:
         """The handler works again: everything that waited for it is ready, in its order."""
-        pause = self._pauses.pop(route, None)
+        pause = self.pauses.pop(route, None)
         while pause and pause.waiting:
             self._unpause(pause.waiting.popitem()[1])
 
-    @property
-    def any_paused(self) -> bool:
-        """Whether any handler is paused."""
-        return bool(self._pauses)
-
     def works(self, route: str) -> None:
         """The handler did its work, or failed for a reason of its own: if it was paused, it is not any more."""
-        if route in self._pauses:
+        if route in self.pauses:
             self.resume(route)
 
     def paused(self) -> dict[str, float]:
         """Paused handlers, and until when (monotonic seconds)."""
-        return {route: pause.until for route, pause in self._pauses.items()}
+        return {route: pause.until for route, pause in self.pauses.items()}
 
     def _passes_pause(self, delivery: Delivery, now: float) -> bool:
-        pause = self._pauses.get(delivery.route)
+        pause = self.pauses.get(delivery.route)
         if pause is None:
             return True
         brought_up = pause.probe is delivery
@@ -306,7 +301,7 @@ class Lanes:
 
     def _unpark(self, delivery: Delivery) -> Delivery:
         """It does not wait for its handler any more, and has left its key."""
-        del self._pauses[delivery.route].waiting[delivery.id]
+        del self.pauses[delivery.route].waiting[delivery.id]
         if delivery.address:
             key = self._keys[delivery.address]
             assert key is not None
@@ -316,18 +311,18 @@ class Lanes:
 
     def _is_no_probe(self, delivery: Delivery) -> None:
         """If the delivery was a probe, or brought up to be one, another may be."""
-        pause = self._pauses.get(delivery.route)
+        pause = self.pauses.get(delivery.route)
         if pause is not None and pause.probe is delivery:
             pause.probe = None
 
     def wake_at(self) -> float | None:
         """When a paused handler with waiting work may be probed next (monotonic seconds)."""
-        times = [pause.until for pause in self._pauses.values() if pause.waiting and pause.probe is None]
+        times = [pause.until for pause in self.pauses.values() if pause.waiting and pause.probe is None]
         return min(times) if times else None
 
     def wake(self, now: float) -> None:
         """Let a probe of each paused handler come up whose time has come."""
-        for pause in self._pauses.values():
+        for pause in self.pauses.values():
             if pause.waiting and pause.probe is None and now >= pause.until:
                 _, pause.probe = pause.waiting.popitem(last=False)
                 self._unpause(pause.probe)
@@ -360,7 +355,7 @@ class Lanes:
                 waiting += key.blocked.pop(lane)
                 addresses.add(address)
         stopped: list[Delivery] = []
-        for pause in self._pauses.values():
+        for pause in self.pauses.values():
             stopped += [d for d in pause.waiting.values() if d.lane == lane or self._blocks(d, lane)]
         for delivery in waiting:
             self._forget(delivery)

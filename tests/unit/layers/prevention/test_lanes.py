@@ -189,10 +189,10 @@ def test_a_probe_that_was_brought_up_too_soon_keeps_its_turn() -> None:
 
 def test_a_pause_is_never_made_shorter() -> None:
     lanes = Lanes()
-    assert not lanes.any_paused
+    assert not lanes.pauses
     lanes.pause("box:x", 8)
     lanes.pause("box:x", 5)
-    assert lanes.any_paused
+    assert lanes.pauses
     assert lanes.paused() == {"box:x": 8}
 
 
