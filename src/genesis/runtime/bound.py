@@ -39,13 +39,13 @@ class Bound:
         "_decode",
         "_encode",
         "_executor",
-        "_tick",
         "answers",
         "check_answer",
         "route",
         "start",
         "stateful",
         "threaded",
+        "tick",
         "version",
     )
 
@@ -62,7 +62,7 @@ class Bound:
         promised: Any = tuple[bool, route.answer]  # type: ignore[name-defined]
         self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode
         """Raises when an encoded (True, answer) is not what the request promises."""
-        self._tick = route.every_s is not None
+        self.tick = route.every_s is not None
         self._executor = executor
         self.start: Callable[[Context, Any, StateRow], Started] = self._starter()
         """Gives the handler's coroutine and its state (None when it has none, or has it in a thread).
@@ -75,7 +75,7 @@ class Bound:
             return self._start_thread
         if not self.stateful:
             return self._start_plain
-        return self._start_tick if self._tick else self._start_stateful
+        return self._start_tick if self.tick else self._start_stateful
 
     def message(self, delivery: Delivery) -> Any:
         """The message, decoded. Raises UndecodableError."""
@@ -88,7 +88,7 @@ class Bound:
         return self._in_thread(context, message, row), None
 
     def _start_plain(self, context: Context, message: Any, row: StateRow) -> Started:
-        return self._call(context) if self._tick else self._call(message, context), None
+        return self._call(context) if self.tick else self._call(message, context), None
 
     def _start_tick(self, context: Context, message: Any, row: StateRow) -> Started:
         state = self._decode(row[1]) if row[0] == self.version else self._older(row)
@@ -120,9 +120,9 @@ class Bound:
     async def _in_thread(self, context: Context, message: Any, row: StateRow) -> tuple[bytes | None, Any]:
         def work() -> tuple[bytes | None, Any]:
             if not self.stateful:
-                return None, self._call(context) if self._tick else self._call(message, context)
+                return None, self._call(context) if self.tick else self._call(message, context)
             state = self._decode(row[1]) if row[0] == self.version else self._older(row)
-            result = self._call(state, context) if self._tick else self._call(message, state, context)
+            result = self._call(state, context) if self.tick else self._call(message, state, context)
             return self.changed(context, state, row), result
 
         def told() -> tuple[bytes | None, Any]:

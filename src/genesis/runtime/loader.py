@@ -49,6 +49,7 @@ class Loader:
         await self._pending()
         await self._timers()
         await self._promote()
+        await self._forget_journals()
         for lane in range(LANES):
             await self._refill(lane)
         pipeline.outcomes.leave_slow()
@@ -168,6 +169,18 @@ class Loader:
             await pipeline.prefetch([delivery])
             pipeline.lanes.offer(delivery)
 
+    async def _forget_journals(self) -> None:
+        """Remove the journalled calls of deliveries that were done in a later attempt than the one that made them."""
+        pipeline = self._pipeline
+        while pipeline.journals:
+            begin = f"{pipeline.journals.pop()}/"
+            rows = await pipeline.engine.scan(pipeline.partition, "once", begin, LOAD_ROWS)
+            for key, _ in rows:
+                if key.startswith(begin):
+                    pipeline.group.batch.put("once", key, None)
+                    pipeline.group.rows += 1
+                    pipeline.work.set()
+
     # --- timers -----------------------------------------------------------------------------------------------------
 
     async def _timers(self) -> None:
@@ -205,9 +218,11 @@ class Loader:
                 pipeline.group.batch.put("fact", f"every:{timer.type}", None)
                 pipeline.group.rows += 1
                 return
-            pipeline.outcomes.born(
-                [Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)]
-            )
+            if timer.type not in pipeline.ticks:  # else this one collapses into the one that still waits or runs
+                pipeline.ticks.add(timer.type)
+                pipeline.outcomes.born(
+                    [Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)]
+                )
             missed = (wall - timer.due) // timer.every_s
             following = copy.copy(timer)
             following.due = timer.due + (missed + 1) * timer.every_s

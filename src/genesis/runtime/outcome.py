@@ -62,14 +62,15 @@ class Outcomes:
             pipeline.work.set()
         if body is not None:
             pipeline.overlay.put(delivery.address, (bound.version, body))
-            group.rows += 2
-            group.size += len(body)
-        else:
             group.rows += 1
+            group.size += len(body)
+        group.rows += 1
         if context._used:
             self._collect(context)
         if bound.answers:
             group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
+        if bound.tick or delivery.attempt or delivery.origin:
+            self._tidy(delivery)
         if self._pauses:
             pipeline.lanes.works(delivery.route)
         if delivery.pending:
@@ -77,6 +78,14 @@ class Outcomes:
             self._end(delivery)
         else:
             group.done.append(delivery)  # counted when the group is sealed
+
+    def _tidy(self, delivery: Delivery) -> None:
+        """The next tick of a schedule may come; what earlier attempts journalled is not needed any more."""
+        pipeline = self._pipeline
+        pipeline.ticks.discard(delivery.route)
+        if delivery.attempt or delivery.origin:
+            pipeline.journals.append(delivery.origin or f"{delivery.id:x}")
+            pipeline.news.set()
 
     def _collect(self, context: Context) -> None:
         """What the handler emitted, timed and journalled becomes part of the group."""
@@ -123,6 +132,7 @@ class Outcomes:
         kept = copy.copy(delivery)
         kept.message = None
         kept.origin = kept.origin or f"{kept.id:x}"
+        pipeline.ticks.discard(delivery.route)
         letter = DeadLetter(
             delivery=kept,
             reason=reason,

@@ -82,6 +82,10 @@ class Pipeline:
         """Attempts under way, by delivery id."""
         self.due: list[Pending] = []
         """Pending deliveries whose time has come and that wait for room in a window."""
+        self.ticks: set[str] = set()
+        """Schedules whose last tick has not ended."""
+        self.journals: list[str] = []
+        """Origins of deliveries that are done and may have left journalled calls of earlier attempts."""
         self.promotions: set[str] = set()
         """Addresses whose next held delivery must be brought up."""
         self.latency = [Histogram() for _ in range(PRIORITIES)]

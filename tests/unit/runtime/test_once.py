@@ -269,3 +269,24 @@ async def test_a_def_handler_is_told_to_be_async_to_use_it() -> None:
         await sim.send(Job())
         await sim.settle()
         assert "write async def serve" in sim.dead()[0].detail
+
+
+async def test_a_call_that_is_not_made_any_more_by_a_later_attempt_leaves_no_row_behind() -> None:
+    app = App("shop")
+
+    @app.component
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            if ctx.attempt == 1:
+                await ctx.once("charge", lambda key: asyncio.sleep(0))
+                raise ConnectionError
+
+    async def rows(node: Node) -> list[tuple[str, bytes]]:
+        return await node._ready().engine.scan(0, "once", "", 100)
+
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job())
+        await sim.settle()
+        assert sim.ledger.done == 1
+        assert await inside(sim, rows) == []

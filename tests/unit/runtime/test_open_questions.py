@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from genesis import App, Context, Message, Node, Request, Retry, Settings, State, every, on
+from genesis import App, Context, Message, Request, Retry, Settings, State, on
 from tests.unit.runtime.support import Alarm, Disk, Job, Log, inside, until
 
 
@@ -96,32 +96,6 @@ async def test_a_state_that_does_not_fit_its_class_fails_the_attempt_that_wrote_
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
-
-
-@open_question(
-    "a call that an earlier attempt journalled and the last one did not make leaves its row in the table `once` for ever: "
-    "only the keys that the last attempt used are removed. The rows of a delivery can be found by their prefix, but not "
-    "in the one step without an await in which an attempt ends."
-)
-async def test_a_call_that_is_not_made_any_more_by_a_later_attempt_leaves_no_row_behind() -> None:
-    app = App("shop")
-
-    @app.component
-    class Till:
-        @on(Job)
-        async def serve(self, job: Job, ctx: Context) -> None:
-            if ctx.attempt == 1:
-                await ctx.once("charge", lambda key: asyncio.sleep(0))
-                raise ConnectionError
-
-    async def rows(node: Node) -> list[tuple[str, bytes]]:
-        return await node._ready().engine.scan(0, "once", "", 100)
-
-    async with app.simulate(errors="record") as sim:
-        await sim.send(Job())
-        await sim.settle()
-        assert sim.ledger.done == 1
-        assert await inside(sim, rows) == []
 
 
 # --- handlers -------------------------------------------------------------------------------------------------------
@@ -272,21 +246,3 @@ async def test_an_id_is_forgotten_after_the_horizon_without_other_traffic_too() 
         await sim.send(Job(), id="1")
         await sim.advance(3600)
         assert not (await sim.send(Job(), id="1")).duplicate
-
-
-@open_question(
-    "a tick is born at its time whether or not the one before has ended: a schedule that takes longer than its period piles "
-    "up without bound. Ticks that were missed while the node was away collapse to one; these could as well."
-)
-async def test_a_schedule_that_takes_longer_than_its_period_does_not_pile_up() -> None:
-    app = App("heart")
-
-    @app.component(single=True)
-    class Heart:
-        @every(10, timeout=None)
-        async def beat(self, ctx: Context) -> None:
-            await asyncio.sleep(100)
-
-    async with app.simulate() as sim:
-        await sim.advance(1000)
-        assert sim.ledger.waiting <= 2

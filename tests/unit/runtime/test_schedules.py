@@ -125,3 +125,17 @@ async def test_a_tick_that_fails_is_tried_again_and_the_next_ones_follow() -> No
         assert attempts == [1, 2, 1, 1]
         assert sim.state(Pulse).seen == [3, 4]
         assert sim.ledger.dead == 1
+
+
+async def test_a_schedule_that_takes_longer_than_its_period_does_not_pile_up() -> None:
+    app = App("heart")
+
+    @app.component(single=True)
+    class Heart:
+        @every(10, timeout=None)
+        async def beat(self, ctx: Context) -> None:
+            await asyncio.sleep(100)
+
+    async with app.simulate() as sim:
+        await sim.advance(1000)
+        assert sim.ledger.waiting <= 2
