@@ -110,7 +110,7 @@ class Delivery(Struct, array_like=True, gc=False):
     @property
     def lane(self) -> int:
         """Its lane in its partition, 0 to 9."""
-        return 2 * self.priority + (self.kind == 0)
+        return lane_of(self.priority, self.kind)
 
     def stored(self) -> tuple[object, ...]:
         """The stored fields, in order."""
