@@ -77,7 +77,7 @@ class Simulation:
     def __init__(self, definition: Definition, seed: int, errors: str, settings: NodeSettings) -> None:
         if errors not in ("raise", "record"):
             raise ValueError(f"errors is {errors!r}: raise or record")
-        self._definition, self._seed, self._errors, self._settings = definition, seed, errors, settings
+        self._definition, self._errors, self._settings = definition, errors, settings
         self._loop = VirtualLoop()
         self._rng = Random(seed)
         self._storage = MemoryStorage()

@@ -279,7 +279,6 @@ class Outcomes:
     def relieve(self, lane: int) -> None:
         """A window is full of deliveries that cannot run: move them and what blocks them to the pending table."""
         pipeline = self._pipeline
-        paused = pipeline.lanes.paused()
         waiting, stopped, addresses = pipeline.lanes.evict(lane)
         for context in list(pipeline.running.values()):
             delivery = context._delivery
@@ -289,7 +288,7 @@ class Outcomes:
             self.pend(delivery, Reason.HELD, None)
         now, wall = pipeline.clock.now(), pipeline.clock.wall()
         for delivery in stopped:
-            self.pend(delivery, Reason.UNAVAILABLE, wall + max(0.0, paused[delivery.route] - now))
+            self.pend(delivery, Reason.UNAVAILABLE, wall + pipeline.lanes.back_at(delivery.route, now) - now)
 
 
 def _trace(error: BaseException) -> str:

@@ -55,3 +55,29 @@ async def test_thousands_of_pending_deliveries_come_back_at_once_after_a_restart
     async with disk.node(shop(weather)) as node:
         await asyncio.sleep(30)
         assert node.status().ledger.done == 6000
+
+
+async def test_a_probe_that_takes_its_time_does_not_make_the_store_busy() -> None:
+    app, calls = App("shop"), [0]
+
+    @app.component(key="key")
+    class Till:
+        @on(Job, timeout=None)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            calls[0] += 1
+            if calls[0] == 1:
+                raise UnavailableError("bank", retry_after_s=0.5)
+            await asyncio.sleep(20)
+
+    async with app.simulate(errors="record", settings=Settings(window_bytes=20_000)) as sim:
+        for n in range(1000):
+            await sim.send(Job(f"k{n}", n))
+        await sim.advance(2)
+
+        async def commits(node: object) -> int:
+            return node._ready().head.commit_id  # type: ignore[attr-defined,no-any-return]
+
+        before = await inside(sim, commits)
+        await sim.advance(10)
+        assert calls == [2]
+        assert await inside(sim, commits) - before < 500

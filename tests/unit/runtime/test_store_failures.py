@@ -22,10 +22,8 @@ from genesis import (
     on,
 )
 from genesis.core.errors import StoreFullError
-from tests.unit.runtime.support import COMMIT_S, Alarm, Disk, Done, Job, Log, until
-
-LOST, KEPT = "execute", "commit"
-"""The commit fails before anything of it is stored, or when all of it is and nobody knows."""
+from tests.unit.runtime.shop import KEPT, LOST, shop
+from tests.unit.runtime.support import COMMIT_S, Alarm, Disk, Job, Log, until
 
 
 class Account(State):
@@ -35,32 +33,6 @@ class Account(State):
 class Pay(Request[int], type="account.pay"):
     key: str = "a"
     cents: int = 0
-
-
-def shop() -> tuple[App, type]:
-    app = App("shop")
-
-    @app.component(key="key", state=Log, retry=Retry(attempts=3, base_s=0.1))
-    class Till:
-        @on(Job)
-        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
-            log.seen.append(job.n)
-            ctx.emit(Done(job.key, job.n))
-
-        @on(Alarm)
-        async def ring(self, alarm: Alarm, log: Log, ctx: Context) -> None:
-            if ctx.attempt == 1:
-                raise ConnectionError
-            log.seen.append(alarm.n)
-
-    @app.component(key="key", state=Log)
-    class Book:
-        @on(Done)
-        async def note(self, done: Done, log: Log, ctx: Context) -> None:
-            await asyncio.sleep(0.002)
-            log.seen.append(done.n)
-
-    return app, Till
 
 
 async def send_until_taken(node: Node, job: Job, id: str) -> list[Receipt | str]:

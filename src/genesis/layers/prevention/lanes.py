@@ -23,6 +23,9 @@ WINDOW_BYTES = 4 << 20
 DELIVERY_BYTES = 400
 """What a delivery weighs in memory beside its payload (struct, strings, queue entry), rounded up."""
 
+BACK_MIN_S, BACK_MAX_S = 1.0, 60.0
+"""Bounds on the time that an evicted delivery stays away: it costs two rows to move it, and this long to be late."""
+
 _FIRST = tuple((mask & -mask).bit_length() - 1 for mask in range(1 << PRIORITIES))
 _ALL = (1 << PRIORITIES) - 1
 
@@ -276,6 +279,14 @@ class Lanes:
         """The handler did its work, or failed for a reason of its own: if it was paused, it is not any more."""
         if route in self.pauses:
             self.resume(route)
+
+    def back_at(self, route: str, now: float) -> float:
+        """When an evicted delivery of a paused handler should come back (monotonic seconds).
+
+        As much later as the handler has been down: one that is down for long is not moved to and fro all the time.
+        """
+        pause = self.pauses[route]
+        return max(pause.until, now + min(BACK_MAX_S, max(BACK_MIN_S, now - pause.since)))
 
     def paused(self) -> dict[str, float]:
         """Paused handlers, and until when (monotonic seconds)."""

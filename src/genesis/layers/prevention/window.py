@@ -53,10 +53,10 @@ class Key:
 class Pause:
     """A handler whose dependency is down: only one probe at a time runs, none before `until`."""
 
-    __slots__ = ("probe", "until", "waiting")
+    __slots__ = ("probe", "since", "until", "waiting")
 
     def __init__(self, until: float) -> None:
-        self.until = until
+        self.since = self.until = until
         self.probe: Delivery | None = None
         """What runs as the probe, or was brought up to be it."""
         self.waiting: OrderedDict[int, Delivery] = OrderedDict()
