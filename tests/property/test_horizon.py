@@ -25,7 +25,9 @@ class HorizonAgainstLists(RuleBasedStateMachine):
         self.stored: dict[str, tuple[int, list[bytes]]] = {}
 
     def mark(self, event: int) -> bytes:
-        return self.horizon.digest("gate", f"{event}")
+        mark = self.horizon.marker("gate")(f"{event}")
+        assert isinstance(mark, bytes)
+        return mark
 
     def known(self) -> list[bytes]:
         """Oldest first."""
@@ -99,17 +101,18 @@ TestHorizon = HorizonAgainstLists.TestCase
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=2))
-def test_two_events_have_one_digest_only_if_source_and_id_are_the_same(events: list[tuple[str, str]]) -> None:
-    one, other = Horizon(), Horizon()
-    digests = [one.digest(source, event_id) for source, event_id in events]
+def test_two_events_have_one_mark_only_if_source_and_id_are_the_same(events: list[tuple[str, str]]) -> None:
+    one, other, unstored = Horizon(), Horizon(), Horizon(stored=False)
+    digests = [one.marker(source)(event_id) for source, event_id in events]
     assert all(len(digest) == DIGEST_BYTES for digest in digests)
     assert len(set(digests)) == len(set(events))
-    assert digests == [other.digest(source, event_id) for source, event_id in events], "in every process alike"
+    assert digests == [other.marker(source)(event_id) for source, event_id in events], "in every process alike"
+    assert len({unstored.marker(source)(event_id) for source, event_id in events}) == len(set(events))
 
 
 def test_digests_stay_the_same_with_more_sources_than_are_remembered() -> None:
     horizon = Horizon()
-    before = horizon.digest("first", "1")
+    before = horizon.marker("first")("1")
     for source in range(machine.SOURCES_MAX + 5):
-        horizon.digest(f"{source}", "1")
-    assert horizon.digest("first", "1") == before
+        horizon.marker(f"{source}")("1")
+    assert horizon.marker("first")("1") == before

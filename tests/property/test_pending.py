@@ -203,7 +203,7 @@ class PendingAgainstRows(RuleBasedStateMachine):
             assert self.pending.needs_next(address) == (0 < len(held) == len(waited_for))
         addresses = {row.delivery.address for row in self.table.values()} - {""}
         assert set(self.pending.addresses()) == addresses
-        assert self.pending.any_keys == bool(addresses)
+        assert bool(self.pending.keys) == bool(addresses)
         assert self.pending.parked == sum(row.reason is Reason.PARKED for row in self.table.values())
 
 

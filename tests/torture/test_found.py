@@ -34,6 +34,7 @@ def test_a_more_urgent_one_that_passes_lets_no_other_pass() -> None:
     for made in (first, second, third):
         lanes.offer(made)
     assert lanes.take(0.0) is first
+    lanes.lock(first)
     assert lanes.take(0.0) is None
     lanes.release(first)
     lanes.offer(urgent)

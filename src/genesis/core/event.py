@@ -92,8 +92,8 @@ class Delivery(Struct, array_like=True, gc=False):
     """Attempts that ended before this one."""
     pending: str = ""
     """Reason of its row in the table of pending work; empty while its row is in a lane."""
-    mark: bytes = b""
-    """Digest of its event's source and id, on the first delivery of an event that may come again."""
+    mark: Any = b""
+    """What its event's source and id are known by, on the first delivery of an event that may come again."""
     message: Any = None
     """The decoded message, when it was handed over without a detour through the store."""
 

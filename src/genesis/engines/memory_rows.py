@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import takewhile
 from math import inf
@@ -13,6 +13,7 @@ from genesis.core.event import Delivery, Pending, Reason, Timer
 from genesis.core.ports import TABLES, Batch, Head, StateRow
 
 CHUNK_BITS = 10
+CHUNK = 1 << CHUNK_BITS
 """Deliveries are kept in chunks of 1,024 neighbouring ids: a finished chunk gives its memory back at once."""
 SLOT_S = 16.0
 """Due times are kept in slots of this many seconds."""
@@ -104,14 +105,8 @@ class Partition:
 
     def apply(self, batch: Batch, head: Head, own: Callable[[Delivery], Delivery] | None) -> None:
         """Take in a batch. `own` makes the copy of a delivery that is stored; None stores the object itself."""
-        chunks = self.chunks
-        for delivery in batch.append:
-            id = delivery.id
-            row = delivery if own is None else own(delivery)
-            try:
-                chunks[id >> CHUNK_BITS][id] = row
-            except KeyError:
-                chunks[id >> CHUNK_BITS] = {id: row}
+        if batch.append:
+            self._append(batch.append if own is None else map(own, batch.append))
         if batch.pend:
             self._pend(batch.pend, own or copy)
         if batch.done:
@@ -125,6 +120,16 @@ class Partition:
         if batch.tables:
             self._put_tables(batch.tables)
         self.head = head
+
+    def _append(self, rows: Iterable[Delivery]) -> None:
+        chunk: dict[int, Delivery] = {}
+        end = 0
+        for row in rows:
+            id = row.id
+            if not end - CHUNK <= id < end:
+                number = id >> CHUNK_BITS
+                chunk, end = self.chunks.setdefault(number, {}), (number + 1) << CHUNK_BITS
+            chunk[id] = row
 
     def _done(self, ids: list[int]) -> None:
         chunks = self.chunks

@@ -106,7 +106,7 @@ class Asks:
             accepted = pipeline.accept(offer)
             if accepted is not None:
                 await asyncio.shield(accepted)
-            if offer.duplicates:
+            if offer.receipt.duplicate:
                 kept = (await pipeline.engine.load(pipeline.partition, "reply", [key])).get(key)
                 if kept is not None and not waiter.done():
                     waiter.set_result(_unpack_kept(kept)[1])

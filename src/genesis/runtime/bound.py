@@ -21,7 +21,6 @@ from genesis.runtime.component import Route
 from genesis.runtime.context import Context
 from genesis.runtime.log import log
 
-Started = tuple[Coroutine[Any, Any, Any], Any]
 WARNED_MAX = 100
 _warned: dict[str, None] = {}
 
@@ -34,15 +33,16 @@ class Bound:
     """One handler of one node."""
 
     __slots__ = (
-        "_call",
         "_codec",
-        "_decode",
-        "_encode",
         "_executor",
+        "_method",
         "answers",
+        "call",
         "check_answer",
+        "current",
+        "decode",
+        "older",
         "route",
-        "start",
         "stateful",
         "threaded",
         "tick",
@@ -55,27 +55,34 @@ class Bound:
         self.version = route.state_version
         self.stateful = route.component.state_codec is not None
         codec = self._codec = route.component.state_codec
-        self._decode: Callable[[bytes], Any] = codec.current if codec is not None else bytes
-        self._encode: Callable[[Any], bytes] = encode
-        self._call: Callable[..., Any] = getattr(instance, route.method)
+        self._method: Callable[..., Any] = getattr(instance, route.method)
         self.answers = route.answer is not None
         promised: Any = tuple[bool, route.answer]  # type: ignore[name-defined]
         self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode
         """Raises when an encoded (True, answer) is not what the request promises."""
         self.tick = route.every_s is not None
         self._executor = executor
-        self.start: Callable[[Context, Any, StateRow], Started] = self._starter()
-        """Gives the handler's coroutine and its state (None when it has none, or has it in a thread).
+        self.current = -1 if self.threaded else self.version
+        """Version of the rows that `decode` reads; any other goes to `older`."""
+        self.decode: Callable[[bytes], Any] = codec.current if codec is not None else _stateless
+        """Gives the state that the handler works on, from the bytes of a row; None without a state."""
+        self.older: Callable[[StateRow], Any] = _as_it_is if self.threaded else self._older
+        """The same, for no row yet or one of an older version; for a handler in a thread, the row itself.
 
-        Raises StoreNewerError or StoreChangedError when the stored state cannot be read by this code.
+        Raises StoreNewerError or StoreChangedError when this code cannot read it.
         """
+        self.call: Callable[[Any, Any, Context], Coroutine[Any, Any, Any]] = self._caller()
+        """Gives the handler's coroutine, from its message, its state and its context."""
 
-    def _starter(self) -> Callable[[Context, Any, StateRow], Started]:
+    def _caller(self) -> Callable[[Any, Any, Context], Coroutine[Any, Any, Any]]:
+        method = self._method
         if self.threaded:
-            return self._start_thread
-        if not self.stateful:
-            return self._start_plain
-        return self._start_tick if self.tick else self._start_stateful
+            return self._in_thread
+        if self.stateful:
+            return (lambda message, state, context: method(state, context)) if self.tick else method
+        if self.tick:
+            return lambda message, state, context: method(context)
+        return lambda message, state, context: method(message, context)
 
     def message(self, delivery: Delivery) -> Any:
         """The message, decoded. Raises UndecodableError."""
@@ -84,27 +91,13 @@ class Bound:
         except Exception as error:
             raise UndecodableError(f"{self.route.codec.type}: {error}") from error
 
-    def _start_thread(self, context: Context, message: Any, row: StateRow) -> Started:
-        return self._in_thread(context, message, row), None
-
-    def _start_plain(self, context: Context, message: Any, row: StateRow) -> Started:
-        return self._call(context) if self.tick else self._call(message, context), None
-
-    def _start_tick(self, context: Context, message: Any, row: StateRow) -> Started:
-        state = self._decode(row[1]) if row[0] == self.version else self._older(row)
-        return self._call(state, context), state
-
-    def _start_stateful(self, context: Context, message: Any, row: StateRow) -> Started:
-        state = self._decode(row[1]) if row[0] == self.version else self._older(row)
-        return self._call(message, state, context), state
-
     def changed(self, context: Context, state: Any, row: StateRow) -> bytes | None:
         """The bytes to store; None when they are as they were.
 
         Raises:
             StateTooLargeError: they are over 1 MiB.
         """
-        body = self._encode(state)
+        body = encode(state)
         if body == row[1] and row[0] == self.version:
             return None
         if len(body) > STATE_WARN_BYTES:
@@ -117,12 +110,14 @@ class Bound:
         assert codec is not None
         return codec.decode(*row) if row[0] else codec.state()
 
-    async def _in_thread(self, context: Context, message: Any, row: StateRow) -> tuple[bytes | None, Any]:
+    async def _in_thread(self, message: Any, row: StateRow, context: Context) -> tuple[bytes | None, Any]:
+        method = self._method
+
         def work() -> tuple[bytes | None, Any]:
             if not self.stateful:
-                return None, self._call(context) if self.tick else self._call(message, context)
-            state = self._decode(row[1]) if row[0] == self.version else self._older(row)
-            result = self._call(state, context) if self.tick else self._call(message, state, context)
+                return None, method(context) if self.tick else method(message, context)
+            state = self.decode(row[1]) if row[0] == self.version else self._older(row)
+            result = method(state, context) if self.tick else method(message, state, context)
             return self.changed(context, state, row), result
 
         def told() -> tuple[bytes | None, Any]:
@@ -132,6 +127,14 @@ class Bound:
                 raise RuntimeError(f"{self.route.name} raised {type(error).__name__}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, told)
+
+
+def _stateless(body: bytes) -> None:
+    """What a handler without a state works on."""
+
+
+def _as_it_is(row: StateRow) -> StateRow:
+    return row
 
 
 def _check_size(address: str, size: int) -> None:

@@ -7,7 +7,8 @@ answer, what must be told to whom. There is no linger: a commit starts as soon a
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+from itertools import chain
 
 import msgspec
 
@@ -78,23 +79,21 @@ class Intake:
         """Move offers into a group until it is full."""
         waiting, ledger = self.waiting, head.ledger
         append, offers = group.batch.append, group.offers
-        before, events, duplicates, size = len(append), 0, 0, group.size
+        before, events, size = len(append), 0, group.size
         room = GROUP_ROWS - group.rows
         while waiting and len(append) - before < room and size < BATCH_BYTES:
             offer = waiting.popleft()
             append += offer.deliveries
             offers.append(offer)
             events += offer.events
-            duplicates += offer.duplicates
             size += offer.size
             if offer.position is not None:
                 group.batch.put("source", *offer.position)
         count = len(append) - before
         group.rows += count
         group.size = size
-        ledger.offered += events + duplicates
+        ledger.offered += events
         ledger.accepted += events
-        ledger.duplicate += duplicates
         ledger.external += count
         ledger.in_lanes += count
 
@@ -111,6 +110,7 @@ def number(batch: Batch, head: Head, first_lane: int) -> tuple[list[list[Deliver
         by_lane[2 * delivery.priority + (delivery.kind == 0)].append(delivery)
         if delivery.mark:
             digests.append(delivery.mark)
+    batch.append[:] = chain.from_iterable(by_lane)  # stored in the order of their ids
     for lane, deliveries in enumerate(by_lane):
         if deliveries:
             delivery_id = (first_lane + lane) << SEQUENCE_BITS | sequences[lane]
@@ -129,11 +129,10 @@ def count_done(group: Group, head: Head, ended_by_lane: list[int]) -> None:
     lived = group.done
     if not lived:
         return
-    ended = [0] * LANES
-    group.batch.done += [delivery.id for delivery in lived]
-    for delivery in lived:
-        ended[2 * delivery.priority + (delivery.kind == 0)] += 1
-    for lane, count in enumerate(ended):
+    ids = [delivery.id for delivery in lived]
+    group.batch.done += ids
+    for numbered, count in Counter([id >> SEQUENCE_BITS for id in ids]).items():
+        lane = numbered % LANES
         head.waiting_by_lane[lane] -= count
         head.ended_by_priority[lane >> 1] += count
         ended_by_lane[lane] += count

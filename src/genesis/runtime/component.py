@@ -25,6 +25,8 @@ Order = Literal["hold", "skip", "park"]
 TIMEOUT_S = 30.0
 """An attempt's time by default: a handler that hangs must not stop its key for ever."""
 KEY_MAX_CHARS = 512
+KEYS_KNOWN = 4096
+"""Addresses that a handler's keys were met with of late: to look one up costs a third of checking a key again."""
 KeyOf = str | Callable[[Any], Any]
 
 
@@ -295,11 +297,20 @@ def _address_function(component: Component, key: KeyOf | None) -> Callable[[Any]
     get = attrgetter(key) if isinstance(key, str) else key
     prefix = f"{component.name}/"
 
+    known: dict[str, str] = {}
+    known_address = known.get
+
     def address_of(message: Any) -> str:
         found = get(message)
-        if type(found) is str and found.isascii() and 0 < len(found) <= KEY_MAX_CHARS and "\0" not in found:
-            return prefix + found
-        return prefix + key_text(found)
+        return (known_address(found) if type(found) is str else None) or checked(found)
+
+    def checked(found: Any) -> str:
+        address = prefix + key_text(found)
+        if type(found) is str:
+            if len(known) >= KEYS_KNOWN:
+                known.clear()
+            known[found] = address
+        return address
 
     return address_of
 

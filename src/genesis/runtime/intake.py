@@ -7,11 +7,9 @@ that says why not. Nothing is stored here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any, NoReturn
-
-from msgspec import Struct
 
 from genesis.core.errors import (
     BatchLimitError,
@@ -25,7 +23,7 @@ from genesis.core.event import Delivery, Priority, Receipt
 from genesis.core.message import UNFIT, Message, MessageCodec, encode, type_of
 from genesis.core.ports import Clock, Ledger
 from genesis.layers.prevention.admission import Admission
-from genesis.layers.prevention.horizon import Horizon
+from genesis.layers.prevention.horizon import Horizon, Mark
 from genesis.layers.recovery.pending import KEY_MAX, PendingWork
 from genesis.runtime.component import Route
 from genesis.runtime.definition import Definition
@@ -34,32 +32,38 @@ MESSAGE_BYTES = 1 << 20
 """Largest payload: what the strictest engine takes in one message."""
 
 
-class Offer(Struct, gc=False):
+NOTHING = Receipt("", "", deliveries=0)
+"""Of an offer that holds no event yet."""
+
+
+class Offer:
     """Events on their way through one group: all of them are accepted, or none."""
 
-    deliveries: list[Delivery]
-    receipt: Receipt
-    """Of its last event."""
-    events: int = 0
-    duplicates: int = 0
-    size: int = 0
-    position: tuple[str, bytes] | None = None
-    """Of a source: its name and encoded position, stored with the events."""
-    waiter: asyncio.Future[None] | None = None
-    echo: asyncio.Future[None] | None = None
-    """What its duplicates wait for: a producer that gives up takes only its own `waiter` with it."""
+    __slots__ = ("deliveries", "echo", "events", "position", "receipt", "size", "waiter")
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.receipt = NOTHING
+        """Of its last event."""
+        self.events = 0
+        self.size = 0
+        self.position: tuple[str, bytes] | None = None
+        """Of a source: its name and encoded position, stored with the events."""
+        self.waiter: asyncio.Future[None] | None = None
+        self.echo: asyncio.Future[None] | None = None
+        """What its duplicates wait for: a producer that gives up takes only its own `waiter` with it."""
+
+
+Make = Callable[[list[Delivery], Message, str, str, int, int | None, dict[str, str] | None, Mark], int]
 
 
 class _Known:
-    """What the gate knows of a message class: how it is decoded, and who handles it."""
+    """What the gate knows of a message class: how it is encoded, who handles it, and what makes its deliveries."""
 
-    __slots__ = ("codec", "decode", "expires_after_s", "priority", "route", "routes")
+    __slots__ = ("codec", "make", "routes")
 
-    def __init__(self, codec: MessageCodec, routes: list[Route]) -> None:
-        self.codec, self.routes = codec, routes
-        self.decode, self.priority, self.expires_after_s = codec.decode, codec.priority, codec.expires_after_s
-        self.route = routes[0] if len(routes) == 1 else None
-        """The only one, as for nine of ten events."""
+    def __init__(self, codec: MessageCodec, routes: list[Route], make: Make) -> None:
+        self.codec, self.routes, self.make = codec, routes, make
 
 
 class Gate:
@@ -84,10 +88,13 @@ class Gate:
         self._horizon = horizon
         self._admission = admission
         self._pending = pending
+        self._pending_keys = pending.keys
+        self._mark = horizon.marker(self.source)
+        self._known = horizon.known
         self._prefix = f"{rng.getrandbits(64):016x}"
         self._made = 0
         self._by_class: dict[type, _Known] = {}
-        self.in_flight: dict[bytes, Offer] = {}
+        self.in_flight: dict[Mark, Offer] = {}
 
     # --- from the outside -------------------------------------------------------------------------------------------
 
@@ -114,42 +121,40 @@ class Gate:
         """
         if source is not None or headers is not None:
             self._check_texts(source, headers)
-        if source is None:
-            source = self.source
-        mark, ledger = b"", self._ledger
+        if into is None:
+            into = Offer()
+        mark: Mark = ""
         if id is None:
             id = self.new_id()
         else:
             if not (isinstance(id, str) and id and (id.isascii() or fits(id))):
                 self._misfit("id", id)
-            mark = self._horizon.mark(source, id)
-            if mark in self._horizon.known:
-                return self._duplicate(into, id, source, mark)
+            mark = self._mark(id) if source is None else self._horizon.marker(source)(id)
+            if mark in self._known:
+                return self._duplicate(into, id, source or self.source, mark)
+        if source is None:
+            source = self.source
+        ledger = self._ledger
         try:
             if (not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit) and not begun:
                 self._refuse()
-            deliveries = self.deliveries(message, id, source, 0, priority, headers)
-            if not deliveries:
+            known = self._by_class.get(type(message)) or self._learn(message)
+            deliveries = into.deliveries
+            count = known.make(deliveries, message, id, source, 0, priority, headers, mark)
+            if not count:
                 route = self._definition.routes_of(type_of(type(message)))[0]
                 raise UnknownTypeError(f"{route.codec.type} is a read-only request: ask it, it is not sent")
-            if self._pending.any_keys and not begun:
-                self._check_keys(deliveries)
+            if self._pending_keys and not begun:
+                self._check_keys(deliveries, count)
         except Exception:
             ledger.offered += 1
             ledger.refused += 1
             raise
-        first = deliveries[0]
-        count = len(deliveries)
         if mark:
-            first.mark = mark
-            self._horizon.known.add(mark)
-        receipt = Receipt(id, source, False, count)
-        if into is None:
-            return Offer(deliveries, receipt, 1, 0, len(first.payload) * count)
-        into.deliveries += deliveries
-        into.receipt = receipt
+            self._known.add(mark)
+        into.receipt = Receipt(id, source, False, count)
         into.events += 1
-        into.size += len(first.payload) * count
+        into.size += len(deliveries[-1].payload) * count
         return into
 
     def message(self, kind: str, fields: Any) -> Message:
@@ -166,11 +171,10 @@ class Gate:
             self._ledger.refused += 1
             raise
 
-    def _duplicate(self, into: Offer | None, event_id: str, source: str, mark: bytes) -> Offer:
-        receipt = Receipt(event_id, source, True, 0)
-        offer = into if into is not None else Offer([], receipt)
-        offer.receipt = receipt
-        offer.duplicates += 1
+    def _duplicate(self, offer: Offer, event_id: str, source: str, mark: Mark) -> Offer:
+        offer.receipt = Receipt(event_id, source, True, 0)
+        self._ledger.offered += 1
+        self._ledger.duplicate += 1
         first = self.in_flight.get(mark)
         if first is not None and first is not offer and offer.waiter is None:
             if first.echo is None:
@@ -197,9 +201,11 @@ class Gate:
         assert refusal is not None
         raise IntakeFullError(*refusal)
 
-    def _check_keys(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
+    def _check_keys(self, deliveries: list[Delivery], count: int) -> None:
+        """Refuse the last `count` of these when a key of theirs has too much pending work."""
+        for delivery in deliveries[-count:]:
             if self._pending.count(delivery.address) >= KEY_MAX:
+                del deliveries[-count:]
                 raise IntakeFullError(f"{delivery.address} has {KEY_MAX} pending deliveries: look at `genesis status`", 30.0)
 
     # --- every event ------------------------------------------------------------------------------------------------
@@ -219,50 +225,9 @@ class Gate:
             InvalidEventError: the message does not fit its class, or its key is none.
         """
         known = self._by_class.get(type(message)) or self._learn(message)
-        try:
-            payload = encode(message)
-            seen = known.decode(payload)
-        except UNFIT as error:
-            raise InvalidEventError(f"{type(message).__name__} ({known.codec.type}): {error}") from error
-        if len(payload) > MESSAGE_BYTES:
-            raise BatchLimitError(
-                f"{known.codec.type}: a payload of {len(payload)} bytes, the limit is {MESSAGE_BYTES}: send its place instead"
-            )
-        born_at = self._wall()
-        if priority is None:
-            level = known.priority
-        elif type(priority) is Priority:  # a call of the enumeration would cost as much as encoding the message
-            level = priority._value_
-        else:
-            level = level_of(priority)
-        expires_at = None if known.expires_after_s is None else born_at + known.expires_after_s
-        route = known.route
-        if route is not None:
-            address = route.address_of(seen)
-            return [
-                Delivery(
-                    route.name,
-                    address,
-                    event_id,
-                    source,
-                    payload,
-                    born_at,
-                    kind,
-                    level,
-                    expires_at,
-                    "",
-                    headers,
-                    0,
-                    0,
-                    "",
-                    b"",
-                    seen,
-                )
-            ]
-        return [
-            Delivery(r.name, r.address_of(seen), event_id, source, payload, born_at, kind, level, expires_at, "", headers)
-            for r in known.routes
-        ]
+        made: list[Delivery] = []
+        known.make(made, message, event_id, source, kind, priority, headers, "")
+        return made
 
     def encoded(self, message: Message) -> tuple[MessageCodec, bytes]:
         """Codec and payload of a message that will become deliveries later.
@@ -299,8 +264,70 @@ class Gate:
         if not isinstance(message, Message):
             raise UnknownTypeError(f"{message!r} is no message: send an instance of a class that extends Message")
         routes = [route for route in self._definition.by_type.get(type_of(cls), ()) if not route.read_only]
-        known = self._by_class[cls] = _Known(routes[0].codec if routes else MessageCodec(cls), routes)
+        codec = routes[0].codec if routes else MessageCodec(cls)
+        known = self._by_class[cls] = _Known(codec, routes, _maker(codec, routes, self._wall))
         return known
+
+
+def _maker(codec: MessageCodec, routes: list[Route], wall: Callable[[], float]) -> Make:
+    """The function that adds the deliveries of a message to a list: one for each class, since every event passes here.
+
+    It gives their number, or raises InvalidEventError or BatchLimitError and adds none. The first one bears the mark.
+    """
+    decode, usual, life_s, type_, title = (
+        codec.decode,
+        codec.priority,
+        codec.expires_after_s,
+        codec.type,
+        codec.message.__name__,
+    )
+    name, address_of = (routes[0].name, routes[0].address_of) if len(routes) == 1 else ("", None)
+
+    def make(
+        to: list[Delivery],
+        message: Message,
+        event_id: str,
+        source: str,
+        kind: int,
+        priority: int | None,
+        headers: dict[str, str] | None,
+        mark: Mark,
+    ) -> int:
+        try:
+            payload = encode(message)
+            seen = decode(payload)
+        except UNFIT as error:
+            raise InvalidEventError(f"{title} ({type_}): {error}") from error
+        if len(payload) > MESSAGE_BYTES:
+            raise BatchLimitError(
+                f"{type_}: a payload of {len(payload)} bytes, the limit is {MESSAGE_BYTES}: send its place instead"
+            )
+        born_at = wall()
+        if priority is None:
+            level = usual
+        elif type(priority) is Priority:  # a call of the enumeration would cost as much as encoding the message
+            level = priority._value_
+        else:
+            level = level_of(priority)
+        expires_at = None if life_s is None else born_at + life_s
+        if address_of is not None:  # one handles it, as with nine of ten events: it gets what was decoded
+            at = address_of(seen)
+            to.append(
+                Delivery(
+                    name, at, event_id, source, payload, born_at, kind, level, expires_at, "", headers, 0, 0, "", mark, seen
+                )
+            )
+            return 1
+        made = [
+            Delivery(r.name, r.address_of(seen), event_id, source, payload, born_at, kind, level, expires_at, "", headers)
+            for r in routes
+        ]
+        if made:
+            made[0].mark = mark
+        to += made
+        return len(made)
+
+    return make
 
 
 def level_of(priority: int) -> int:

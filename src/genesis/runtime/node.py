@@ -15,12 +15,10 @@ from genesis.runtime.component import Component
 from genesis.runtime.intake import Offer
 from genesis.runtime.life import Life
 from genesis.runtime.operate import Operator
-from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.pipeline import TURN, Pipeline
 from genesis.runtime.status import Status, status_of
 
 A = TypeVar("A")
-TURN = 256
-"""Sends to an engine that never waits after which the loop gets its turn."""
 
 
 class Node:
@@ -28,7 +26,6 @@ class Node:
 
     def __init__(self, life: Life) -> None:
         self._life = life
-        self._sent = 0
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Node]:
@@ -60,17 +57,20 @@ class Node:
             RefusedError: not accepted; its kinds say why and when to come back.
         """
         pipeline = self._life.pipeline or self._ready()
-        offer = pipeline.gate.offer(message, id, source, priority, headers)
-        accepted = pipeline.accept(offer)
-        if accepted is None:
-            self._sent += 1
-            if not self._sent % TURN:
+        shared = pipeline.shared
+        offer = pipeline.gate.offer(message, id, source, priority, headers, shared)
+        receipt = offer.receipt
+        if shared is not None:  # not durable: nothing could be lost between this yes and the commit alone
+            if shared.events >= TURN or receipt.duplicate:
+                pipeline.close_shared()
                 await asyncio.sleep(0)
-        elif offer.duplicates:
-            await asyncio.shield(accepted)  # another one's
-        else:
-            await accepted
-        return offer.receipt
+            elif shared.events == 1:
+                pipeline.flush_soon()
+            return receipt
+        accepted = pipeline.accept(offer)
+        if accepted is not None:
+            await (asyncio.shield(accepted) if receipt.duplicate else accepted)  # a duplicate awaits another one's
+        return receipt
 
     async def send_many(self, messages: Iterable[Message], *, source: str | None = None) -> list[Receipt]:
         """Accept events in order, in atomic steps of up to 900 deliveries. Returns when all are durable.

@@ -32,6 +32,7 @@ class Outcomes:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._pauses = pipeline.lanes.pauses
+        self._put = pipeline.overlay.put
         self.ended_by_lane = [0] * LANES
         """Deliveries that left each lane since the start."""
 
@@ -47,29 +48,28 @@ class Outcomes:
         pipeline = self._pipeline
         group = pipeline.group
         body: bytes | None = None
-        if state is not None:
+        if bound.threaded:
+            body, result = result
+        elif state is not None:
             body = encode(state)
             if body == row[1] or len(body) > STATE_WARN_BYTES:
                 body = bound.changed(context, state, row)
-        elif bound.threaded:
-            body, result = result
-        answer = b""
         if bound.answers:
             answer = encode((True, result))
             bound.check_answer(answer)
+            group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
         context._closed = True
         if not group.rows:
             pipeline.work.set()
-        if body is not None:
-            pipeline.overlay.put(delivery.address, (bound.version, body))
+        if body is None:
             group.rows += 1
+        else:
+            self._put(delivery.address, (bound.version, body))
+            group.rows += 2
             group.size += len(body)
-        group.rows += 1
         if context._used:
             self._collect(context)
-        if bound.answers:
-            group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
-        if bound.tick or delivery.attempt or delivery.origin:
+        if delivery.kind or delivery.attempt:
             self._tidy(delivery)
         if self._pauses:
             pipeline.lanes.works(delivery.route)

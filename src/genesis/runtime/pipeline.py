@@ -32,6 +32,8 @@ from genesis.runtime.definition import Definition
 from genesis.runtime.intake import Gate, Offer
 from genesis.runtime.outcome import Outcomes
 
+TURN = 256
+"""Events that an engine that never waits takes before the loop gets its turn: they share an offer, and a commit."""
 SAMPLES = 32
 """Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
 Observer = Callable[[str, Any], None]
@@ -96,6 +98,8 @@ class Pipeline:
         """Something waits for the loader: a window has room, a time came near, a key needs its next."""
         self.wake_slots: Callable[[], None] = lambda: None
         self._immediate = engine.traits.immediate
+        self.shared: Offer | None = Offer() if self._immediate else None
+        """On an engine that never waits: what single sends join, so that those of a turn cost one offer."""
         self._flushing = False
         self._space: deque[asyncio.Future[None]] = deque()
 
@@ -104,15 +108,11 @@ class Pipeline:
     def accept(self, offer: Offer) -> asyncio.Future[None] | None:
         """Take a checked offer. Returns what to await before the yes; None when the engine is not durable."""
         if not offer.events and offer.position is None:
-            ledger = self.head.ledger
-            ledger.offered += offer.duplicates
-            ledger.duplicate += offer.duplicates
             return offer.waiter
+        self.close_shared()
         self.intake.waiting.append(offer)
-        if self._immediate:  # not durable: nothing could be lost between this yes and the commit alone
-            if not self._flushing:
-                self._flushing = True
-                asyncio.get_running_loop().call_soon(self.flush)
+        if self._immediate:
+            self.flush_soon()
             return None
         waiter = offer.waiter = asyncio.get_running_loop().create_future()
         in_flight = self.gate.in_flight
@@ -121,6 +121,12 @@ class Pipeline:
                 in_flight[delivery.mark] = offer
         self.work.set()
         return waiter
+
+    def close_shared(self) -> None:
+        """What single sends share waits for its group; the next send begins anew."""
+        if self.shared is not None and self.shared.events:
+            self.intake.waiting.append(self.shared)
+            self.shared = Offer()
 
     # --- 2. sealed: ids are given, the batch is whole ---------------------------------------------------------------
 
@@ -185,9 +191,16 @@ class Pipeline:
             await self.prefetch(batch.append)
         self.settle(group, batch)
 
+    def flush_soon(self) -> None:
+        """On an engine whose commit never waits: commit in the next turn of the loop, with what comes in this one."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
     def flush(self) -> None:
         """On an engine whose commit never waits: commit now."""
         self._flushing = False
+        self.close_shared()
         while self.intake.waiting or not self.group.empty:
             try:
                 self.commit().send(None)

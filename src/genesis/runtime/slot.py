@@ -66,6 +66,7 @@ class Slots:
         self._succeed = pipeline.outcomes.succeeded
         self._newest = pipeline.overlay.get
         self._running, self._release = pipeline.running, pipeline.lanes.release
+        self._keys, self._pauses = pipeline.lanes.keys, pipeline.lanes.pauses
         self._spawn = spawn
         self._count = count
         self._grace_s = grace_s
@@ -183,10 +184,8 @@ class Slots:
     async def _rest(self, immediate: bool) -> bool:
         """Wait for work. Returns whether this slot goes on."""
         pipeline = self._pipeline
-        if immediate:
-            pipeline.flush()
-            if pipeline.lanes.any_ready:
-                return True
+        if immediate and not pipeline.group.empty:
+            pipeline.flush_soon()
         if pipeline.lanes.hungry():
             pipeline.news.set()
         self._pulling -= 1
@@ -226,6 +225,7 @@ class Slots:
     async def _prepared(self, delivery: Delivery, bound: Bound) -> None:
         """Run it after, following an unclean end, it was stored that it runs, and after its state was read."""
         pipeline = self._pipeline
+        pipeline.lanes.lock(delivery)
         context = Context(pipeline, bound.route, delivery)
         if self._careful > 0:
             self._careful -= 1
@@ -247,9 +247,8 @@ class Slots:
             message = delivery.message
             if message is None:
                 message = bound.message(delivery)
-            else:
-                delivery.message = None  # another attempt decodes its own
-            handler, state = bound.start(context, message, row)
+            state = bound.decode(row[1]) if row[0] == bound.current else bound.older(row)
+            handler = bound.call(message, state, context)
             try:
                 waiting_for = handler.send(None)
             except StopIteration as stop:
@@ -260,7 +259,8 @@ class Slots:
             self._failed(context, error)
         if self._running:
             self._over(delivery)
-        self._release(delivery)
+        if delivery.address in self._keys or self._pauses:
+            self._release(delivery)
         return None
 
     def _over(self, delivery: Delivery) -> None:
@@ -295,6 +295,7 @@ class Slots:
         loop = asyncio.get_running_loop()
         task = context._task = asyncio.current_task()
         assert task is not None
+        pipeline.lanes.lock(context._delivery)
         context._ended_before = pipeline.outcomes.ended_by_lane[context._delivery.lane]
         pipeline.running[context._delivery.id] = context
         limit = loop.call_later(timeout_s, self._time_out, context) if timeout_s is not None else None
@@ -353,6 +354,7 @@ class Slots:
     def _failed(self, context: Context, error: BaseException) -> None:
         """Judge what ended an attempt. What is meant for the slot itself goes on."""
         context._closed = True
+        context._delivery.message = None  # another attempt decodes its own
         task = asyncio.current_task()
         cancelled = isinstance(error, asyncio.CancelledError)
         if isinstance(error, (_SlotOver, KeyboardInterrupt)) or (cancelled and task is not None and task.cancelling()):

@@ -147,9 +147,10 @@ class SourceRunner:
 
     async def _breathe(self) -> None:
         """On an engine that never waits: let the handlers keep up."""
+        pipeline = self._pipeline
         while True:
             await asyncio.sleep(0)
-            if self._pipeline.lanes.count() <= 8 * IN_FLIGHT:
+            if not pipeline.lanes.any_ready or pipeline.head.ledger.in_lanes <= 8 * IN_FLIGHT:
                 return
 
 

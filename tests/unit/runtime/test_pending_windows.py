@@ -35,9 +35,9 @@ async def test_memory_is_bounded_while_thousands_wait_for_a_dependency() -> None
         await sim.advance(600)
 
         async def in_memory(node: object) -> int:
-            return node._ready().lanes.count()  # type: ignore[attr-defined,no-any-return]
+            return sum(lane.bytes for lane in node._ready().lanes.lanes)  # type: ignore[attr-defined]
 
-        assert await inside(sim, in_memory) < 1000
+        assert await inside(sim, in_memory) < 200_000
         weather["down"] = False
         await sim.settle()
         assert sim.ledger.done == 3000

@@ -19,17 +19,17 @@ KEEP_IDS = 1_000_000
 
 
 SOURCES_MAX = 1000
-"""Sources whose half-made digests are kept."""
+"""Sources whose markers are kept."""
 
 
-def _plain(source: str, event_id: str) -> bytes:
-    return f"{len(source)}:{source}{event_id}".encode("utf-8", "surrogatepass")
+Mark = bytes | str
+"""What an event is known by: its digest, or its source and id as they are."""
 
 
 class Horizon:
     """The ids accepted of late, in groups of one commit each."""
 
-    __slots__ = ("_groups", "_hashers", "keep_ids", "keep_s", "known", "mark")
+    __slots__ = ("_groups", "_markers", "_stored", "keep_ids", "keep_s", "known")
 
     def __init__(self, keep_s: float = KEEP_S, keep_ids: int = KEEP_IDS, *, stored: bool = True) -> None:
         """Begin empty.
@@ -41,40 +41,37 @@ class Horizon:
                 as they are, which costs a third of the time.
         """
         self.keep_s, self.keep_ids = keep_s, keep_ids
-        self.mark: Callable[[str, str], bytes] = self.digest if stored else _plain
-        """What an event is known by, from its source and id."""
-        self.known: set[bytes] = set()
-        """Digests of what was accepted within the horizon, and of what is on its way."""
-        self._hashers: dict[str, blake2b] = {}
-        self._groups: deque[tuple[str, float, Sequence[bytes]]] = deque()
+        self.known: set[Mark] = set()
+        """Marks of what was accepted within the horizon, and of what is on its way."""
+        self._stored = stored
+        self._markers: dict[str, Callable[[str], Mark]] = {}
+        self._groups: deque[tuple[str, float, Sequence[Mark]]] = deque()
 
-    def digest(self, source: str, event_id: str) -> bytes:
-        """128-bit digest of the pair; the length of the source keeps ("a", "bc") and ("ab", "c") apart."""
-        hasher = self._hashers.get(source)
-        if hasher is None:
-            if len(self._hashers) >= SOURCES_MAX:
-                self._hashers.clear()
-            begin = f"{len(source)}:{source}".encode("utf-8", "surrogatepass")
-            hasher = self._hashers[source] = blake2b(begin, digest_size=DIGEST_BYTES)
-        hasher = hasher.copy()
-        hasher.update(event_id.encode("utf-8", "surrogatepass"))
-        return hasher.digest()
+    def marker(self, source: str) -> Callable[[str], Mark]:
+        """Gives the mark of an event of this source from its id."""
+        marker = self._markers.get(source)
+        if marker is None:
+            if len(self._markers) >= SOURCES_MAX:
+                self._markers.clear()
+            begin = f"{len(source)}:{source}"  # the length keeps ("a", "bc") and ("ab", "c") apart
+            marker = self._markers[source] = _digester(begin) if self._stored else begin.__add__
+        return marker
 
-    def __contains__(self, event: bytes) -> bool:
+    def __contains__(self, event: Mark) -> bool:
         return event in self.known
 
     def __len__(self) -> int:
         return len(self.known)
 
-    def add(self, event: bytes) -> None:
+    def add(self, event: Mark) -> None:
         """An event was taken into a group."""
         self.known.add(event)
 
-    def discard(self, event: bytes) -> None:
+    def discard(self, event: Mark) -> None:
         """The event was not stored after all."""
         self.known.discard(event)
 
-    def seal(self, key: str, at: float, marks: Sequence[bytes]) -> None:
+    def seal(self, key: str, at: float, marks: Sequence[Mark]) -> None:
         """The group that will be stored under `key` holds these events."""
         self._groups.append((key, at, marks))
 
@@ -100,3 +97,15 @@ class Horizon:
             self.known.difference_update(marks)
             gone.append(key)
         return gone
+
+
+def _digester(begin: str) -> Callable[[str], bytes]:
+    """Gives the 128-bit digest of a text that begins so."""
+    half = blake2b(begin.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES)
+
+    def digest(rest: str) -> bytes:
+        hasher = half.copy()
+        hasher.update(rest.encode("utf-8", "surrogatepass"))
+        return hasher.digest()
+
+    return digest

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 
 from genesis.core.event import LANES, PRIORITIES, Delivery
 from genesis.layers.prevention.window import Key, Lane, Pause
@@ -38,15 +39,16 @@ class Lanes:
         self.lanes = [Lane() for _ in range(LANES)]
         self.to_hold: list[Delivery] = []
         """Taken out because their key has pending work: the runtime moves them to the pending table and clears this."""
-        self._queues = [(self.lanes[2 * p].ready, self.lanes[2 * p + 1].ready) for p in range(PRIORITIES)]
+        self._pairs = [(self.lanes[2 * p], self.lanes[2 * p + 1]) for p in range(PRIORITIES)]
+        """Of each priority, the lane of begun work and that of external work."""
         self._credits = list(QUANTA)
-        self._spent: deque[int] = deque()
+        self._spent: list[int] = []
         """Priorities of the last slots, oldest first: those that the credits lack."""
         self._ready = 0
         """Bit p: priority p has something in a ready queue."""
         self._credited = _ALL
-        self._keys: dict[str, Key | None] = {}
-        """Keys that run (None: nothing else of them is known) or have more than one delivery in the windows."""
+        self.keys: dict[str, Key | None] = {}
+        """Keys that are locked (None: nothing else of them is known) or have more than one delivery in the windows."""
         self._held: dict[str, int] = {}
         self.pauses: dict[str, Pause] = {}
 
@@ -64,7 +66,6 @@ class Lanes:
         """Put a delivery at the end of its lane's window."""
         lane = self.lanes[2 * delivery.priority + (delivery.kind == 0)]
         lane.ready.append(delivery)
-        lane.count += 1
         lane.bytes += len(delivery.payload) + DELIVERY_BYTES
         self._ready |= 1 << delivery.priority
 
@@ -83,7 +84,6 @@ class Lanes:
             if direct:
                 lane.loaded = lane.last
                 lane.ready += deliveries
-                lane.count += len(deliveries)
                 lane.bytes += sum([len(d.payload) for d in deliveries]) + DELIVERY_BYTES * len(deliveries)
                 self._ready |= 1 << (index >> 1)
             else:
@@ -98,30 +98,30 @@ class Lanes:
         return bool(self._ready)
 
     def take(self, now: float) -> Delivery | None:
-        """The next delivery to run, or None. Its key is locked until `release`."""
-        keys = self._keys
+        """The next delivery to run, or None.
+
+        The caller locks its key before anybody else may take, and releases it when the delivery has ended. One that ends
+        before anybody else may take needs neither, unless its key is in `keys` or its handler is paused.
+        """
         if self.pauses:
             self.wake(now)
-        while self._ready:
-            mask = self._ready & self._credited
+        while ready := self._ready:
+            mask = ready & self._credited
             if not mask:
                 self._renew()
                 continue
             priority = _FIRST[mask]
-            begun, external = self._queues[priority]
-            while begun or external:
-                delivery = (begun or external).popleft()
-                address = delivery.address
-                if self._held or self.pauses or address in keys:
-                    if not self._admits(delivery, now):
-                        continue
-                elif address:
-                    keys[address] = None
-                credits = self._credits
-                credits[priority] -= 1
-                if not credits[priority]:
-                    self._credited &= ~(1 << priority)
+            begun, external = self._pairs[priority]
+            while queue := begun.ready or external.ready:
+                lane = begun if begun.ready else external
+                delivery = queue.popleft()
+                if (delivery.address in self.keys or self._held or self.pauses) and not self._admits(delivery, now):
+                    continue
+                lane.bytes -= len(delivery.payload) + DELIVERY_BYTES
                 self._spent.append(priority)
+                left = self._credits[priority] = self._credits[priority] - 1
+                if not left:
+                    self._credited &= ~(1 << priority)
                 return delivery
             self._ready &= ~(1 << priority)
         return None
@@ -135,9 +135,9 @@ class Lanes:
             spent.clear()
             return
         priority = spent[0]
-        while spent and spent[0] == priority:
-            spent.popleft()
-            credits[priority] += 1
+        back = len(list(takewhile(priority.__eq__, spent)))
+        del spent[:back]
+        credits[priority] += back
         self._credited |= 1 << priority
 
     def _admits(self, delivery: Delivery, now: float) -> bool:
@@ -146,43 +146,43 @@ class Lanes:
         if address:
             if self._held and not delivery.pending and self._is_held(delivery):
                 return False
-            if address in self._keys and not self._may_enter(delivery):
+            if address in self.keys and not self._may_enter(delivery):
                 return False
         if self.pauses and not self._passes_pause(delivery, now):
             return False
-        if address:
-            self._lock(delivery)
+        self.lock(delivery)
         return True
 
+    def lock(self, delivery: Delivery) -> None:
+        """Nothing else of its key is taken until `release`."""
+        address = delivery.address
+        if not address:
+            return
+        key = self.keys.setdefault(address, None)
+        if key is not None:
+            key.running = True
+            if key.first.get(delivery.lane) is delivery:
+                del key.first[delivery.lane]
+
     def release(self, delivery: Delivery) -> None:
-        """The delivery ended (or went away): forget its weight and free its key."""
-        lane = self.lanes[2 * delivery.priority + (delivery.kind == 0)]
-        lane.count -= 1
-        lane.bytes -= len(delivery.payload) + DELIVERY_BYTES
+        """The delivery ended, or went away: its key is free."""
         if self.pauses:
             self._is_no_probe(delivery)
         address = delivery.address
         if not address:
             return
-        key = self._keys.pop(address, None)
+        key = self.keys.pop(address, None)
         if key is not None:
             key.running = False
             self._bring_up(address, key)
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
-    def _lock(self, delivery: Delivery) -> None:
-        key = self._keys.setdefault(delivery.address, None)
-        if key is not None:
-            key.running = True
-            if key.first.get(delivery.lane) is delivery:
-                del key.first[delivery.lane]
-
     def _may_enter(self, delivery: Delivery) -> bool:
         """Whether the key is free for it; if not, it is blocked, behind the others of its lane."""
-        key, lane = self._keys[delivery.address], delivery.lane
+        key, lane = self.keys[delivery.address], delivery.lane
         if key is None:
-            key = self._keys[delivery.address] = Key(running=True)
+            key = self.keys[delivery.address] = Key(running=True)
         first = key.first.get(lane)
         if not key.running and not key.stops(lane) and (first is delivery or (first is None and lane not in key.blocked)):
             return True
@@ -205,9 +205,9 @@ class Lanes:
                 if not blocked:
                     del key.blocked[lane]
         if key.first:
-            self._keys[address] = key
+            self.keys[address] = key
         else:
-            self._keys.pop(address, None)
+            self.keys.pop(address, None)
 
     def _to_front(self, delivery: Delivery) -> None:
         self.lanes[delivery.lane].ready.appendleft(delivery)
@@ -215,7 +215,6 @@ class Lanes:
 
     def _forget(self, delivery: Delivery) -> None:
         lane = self.lanes[2 * delivery.priority + (delivery.kind == 0)]
-        lane.count -= 1
         lane.bytes -= len(delivery.payload) + DELIVERY_BYTES
 
     # --- pending work of a key --------------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ class Lanes:
         if rank is None or delivery.priority < rank:
             return False
         self._is_no_probe(delivery)
-        key = self._keys.get(delivery.address)
+        key = self.keys.get(delivery.address)
         if key is None:
             self._set_aside(delivery)
             return True
@@ -305,7 +304,7 @@ class Lanes:
             pause.probe = None
             pause.waiting.move_to_end(delivery.id, last=False)
         if delivery.address:
-            key = self._keys[delivery.address] = self._keys.get(delivery.address) or Key(running=False)
+            key = self.keys[delivery.address] = self.keys.get(delivery.address) or Key(running=False)
             key.first[delivery.lane] = delivery
             key.parked |= 1 << delivery.lane
         return False
@@ -314,7 +313,7 @@ class Lanes:
         """It does not wait for its handler any more, and has left its key."""
         del self.pauses[delivery.route].waiting[delivery.id]
         if delivery.address:
-            key = self._keys[delivery.address]
+            key = self.keys[delivery.address]
             assert key is not None
             del key.first[delivery.lane]
             key.parked &= ~(1 << delivery.lane)
@@ -340,7 +339,7 @@ class Lanes:
 
     def _unpause(self, delivery: Delivery) -> None:
         """It does not wait for its handler any more; what is behind it comes up when it has run."""
-        key = self._keys.get(delivery.address)
+        key = self.keys.get(delivery.address)
         if key is not None:
             key.parked &= ~(1 << delivery.lane)
         self._to_front(delivery)
@@ -361,7 +360,7 @@ class Lanes:
         """
         waiting: list[Delivery] = []
         addresses: set[str] = set()
-        for address, key in self._keys.items():
+        for address, key in self.keys.items():
             if key is not None and key.running and lane in key.blocked:
                 waiting += key.blocked.pop(lane)
                 addresses.add(address)
@@ -372,19 +371,15 @@ class Lanes:
             self._forget(delivery)
         for delivery in stopped:
             self._forget(self._unpark(delivery))
-            stopped_key = self._keys.get(delivery.address)
+            stopped_key = self.keys.get(delivery.address)
             if stopped_key is not None and not stopped_key.running:
                 self._bring_up(delivery.address, stopped_key)
         waiting.sort(key=_by_id)
         return waiting, stopped, addresses
 
     def _blocks(self, delivery: Delivery, lane: int) -> bool:
-        key = self._keys.get(delivery.address)
+        key = self.keys.get(delivery.address)
         return key is not None and lane in key.blocked and key.stops(lane)
-
-    def count(self) -> int:
-        """Deliveries in all windows."""
-        return sum(lane.count for lane in self.lanes)
 
 
 def _by_id(delivery: Delivery) -> int:

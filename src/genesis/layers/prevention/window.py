@@ -10,13 +10,12 @@ from genesis.core.event import Delivery
 class Lane:
     """The window on one lane of the store."""
 
-    __slots__ = ("bytes", "count", "last", "loaded", "ready")
+    __slots__ = ("bytes", "last", "loaded", "ready")
 
     def __init__(self) -> None:
         self.ready: deque[Delivery] = deque()
-        self.count = 0
-        """Deliveries of it in memory: ready, blocked or running."""
         self.bytes = 0
+        """Of what waits in memory: ready or blocked."""
         self.loaded = 0
         """Id of the last delivery that came into the window."""
         self.last = 0

@@ -34,6 +34,7 @@ class Overlay:
         self._sealed: dict[str, StateRow] = {}
         self._open: dict[str, StateRow] = {}
         self._bytes = 0
+        """Of the bodies in `_newest`."""
         self.get = self._newest.get
         """The newest row of an address; `ABSENT` when there is none; None when the store must be asked."""
 
@@ -45,8 +46,7 @@ class Overlay:
 
     def put(self, address: str, row: StateRow) -> None:
         """An attempt succeeded: its state belongs to the open group."""
-        old = self._newest.get(address)
-        self._bytes += len(row[1]) - len(old[1]) if old is not None else len(row[1]) + ROW_BYTES
+        self._bytes += len(row[1]) - len(self._newest.get(address, ABSENT)[1])
         self._newest[address] = self._open[address] = row
 
     def seal(self) -> dict[str, StateRow]:
@@ -64,24 +64,27 @@ class Overlay:
         """A committed row that was read from the store; a newer one stays."""
         if address not in self._newest:
             self._newest[address] = row
-            self._bytes += len(row[1]) + ROW_BYTES
+            self._bytes += len(row[1])
             self._trim()
 
     def _trim(self) -> None:
         """Forget what came first; what is not committed stays, and so does the youngest, which is about to be used."""
-        if self._bytes <= self.cache_bytes:
+        newest = self._newest
+        weight = self._bytes + ROW_BYTES * len(newest)
+        if weight <= self.cache_bytes:
             return
-        newest, goal = self._newest, self.cache_bytes - self.cache_bytes // TRIM_SHARE
+        goal = self.cache_bytes - self.cache_bytes // TRIM_SHARE
         gone: list[str] = []
         kept: list[str] = []
         for address, row in islice(newest.items(), len(newest) - 1):
-            if self._bytes <= goal:
+            if weight <= goal:
                 break
             if address in self._open or address in self._sealed:
                 kept.append(address)
             else:
                 gone.append(address)
-                self._bytes -= len(row[1]) + ROW_BYTES
+                self._bytes -= len(row[1])
+                weight -= len(row[1]) + ROW_BYTES
         for address in gone:
             del newest[address]
         for address in kept:  # to the young end: the next search does not meet them first

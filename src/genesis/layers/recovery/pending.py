@@ -41,7 +41,8 @@ class PendingWork:
     def __init__(self, skipping: Collection[str] = ()) -> None:
         """Begin empty. In the components `skipping`, a later delivery does not wait for the next attempt of an earlier one."""
         self._skipping = skipping
-        self._keys: dict[str, _Key] = {}
+        self.keys: dict[str, _Key] = {}
+        """Keys that have pending work."""
         self._wheel: list[tuple[float, int]] = []
         """Heap of (due, id); entries may be out of date."""
         self._in_wheel: dict[int, Pending] = {}
@@ -57,9 +58,9 @@ class PendingWork:
         address = pending.delivery.address
         if not address:
             return
-        key = self._keys.get(address)
+        key = self.keys.get(address)
         if key is None:
-            key = self._keys[address] = _Key()
+            key = self.keys[address] = _Key()
         if self._is_aside(address, pending.reason):
             key.aside += 1
             return
@@ -76,7 +77,7 @@ class PendingWork:
     def remove(self, address: str, reason: Reason) -> bool:
         """A delivery left the table. Returns whether its key has nothing there any more that others wait for."""
         self.parked -= reason is Reason.PARKED
-        key = self._keys.get(address) if address else None
+        key = self.keys.get(address) if address else None
         if key is None:
             return False
         if self._is_aside(address, reason):
@@ -89,38 +90,33 @@ class PendingWork:
             return False
         key.rank = None
         if not key.aside:
-            del self._keys[address]
+            del self.keys[address]
         return True
-
-    @property
-    def any_keys(self) -> bool:
-        """Whether any key has pending work."""
-        return bool(self._keys)
 
     def count(self, address: str) -> int:
         """Pending deliveries of a key."""
-        key = self._keys.get(address)
+        key = self.keys.get(address)
         return key.active + key.held + key.aside if key else 0
 
     def rank(self, address: str) -> int | None:
         """Most urgent priority among the pending work of a key that others wait for; None when there is none."""
-        key = self._keys.get(address)
+        key = self.keys.get(address)
         return key.rank if key else None
 
     def needs_next(self, address: str) -> bool:
         """Whether only held deliveries of the key are left: the first of them must be brought up."""
-        key = self._keys.get(address)
+        key = self.keys.get(address)
         return key is not None and not key.active and bool(key.held)
 
     def brought_up(self, address: str) -> None:
         """The first held delivery of the key runs by itself now."""
-        key = self._keys[address]
+        key = self.keys[address]
         key.held -= 1
         key.active += 1
 
     def addresses(self) -> list[str]:
         """Addresses with pending work."""
-        return list(self._keys)
+        return list(self.keys)
 
     # --- due times --------------------------------------------------------------------------------------------------
 
