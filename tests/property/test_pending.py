@@ -39,7 +39,6 @@ class PendingAgainstRows(RuleBasedStateMachine):
         self.awake: set[int] = set()
         """Rows whose delivery runs, or is on its way to."""
         self.brought_up: set[int] = set()
-        self.ranks: dict[str, int] = {}
 
     def teardown(self) -> None:
         for limit in self.limits:
@@ -71,22 +70,19 @@ class PendingAgainstRows(RuleBasedStateMachine):
             self.take_out(old, row)
         self.table[delivery.id] = self.open[delivery.id] = row
         (self.awake.add if reason in RUNNING else self.awake.discard)(delivery.id)
-        if row in self.waited_for(delivery.address):
-            self.ranks[delivery.address] = min(delivery.priority, self.ranks.get(delivery.address, 9))
         if due is not None:
             self.pending.schedule(row)
 
     def take_out(self, row: Pending, new: Pending | None = None) -> None:
         delivery_id, address = row.delivery.id, row.delivery.address
-        is_free = self.pending.remove(address, Reason.SLOW if delivery_id in self.brought_up else row.reason)
+        reason = Reason.SLOW if delivery_id in self.brought_up else row.reason
+        is_free = self.pending.remove(address, reason, row.delivery.priority)
         self.brought_up.discard(delivery_id)
         del self.table[delivery_id]
         if new is not None:
             self.table[delivery_id] = new
         left = self.waited_for(address)
         assert is_free == (bool(address) and not left), "the key is free when nothing is left that others wait for"
-        if not left:
-            self.ranks.pop(address, None)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -126,14 +122,24 @@ class PendingAgainstRows(RuleBasedStateMachine):
         self.take_out(row)
         self.open[row.delivery.id] = None
 
-    @precondition(lambda self: any(map(self.pending.needs_next, ADDRESSES)))
+    def next_held(self, address: str) -> Pending | None:
+        """The first held one, unless something of its priority or a more urgent one runs by itself."""
+        held = self.held(address)
+        first = min(held, key=lambda row: (row.delivery.priority, row.delivery.id), default=None)
+        others = [row for row in self.waited_for(address) if row not in held]
+        if first is None or any(row.delivery.priority <= first.delivery.priority for row in others):
+            return None
+        return first
+
+    @precondition(lambda self: any(map(self.next_held, ADDRESSES[1:])))
     @rule()
     def the_next_of_a_key_is_brought_up(self) -> None:
-        for address in filter(self.pending.needs_next, ADDRESSES):
-            first = min(self.held(address), key=lambda row: (row.delivery.priority, row.delivery.id))
-            self.pending.brought_up(address)
-            self.brought_up.add(first.delivery.id)
-            self.awake.add(first.delivery.id)
+        for address in ADDRESSES[1:]:
+            first = self.next_held(address)
+            if first is not None:
+                self.pending.brought_up(address, first.delivery.priority)
+                self.brought_up.add(first.delivery.id)
+                self.awake.add(first.delivery.id)
 
     @rule()
     def the_group_is_committed(self) -> None:
@@ -147,15 +153,12 @@ class PendingAgainstRows(RuleBasedStateMachine):
     @rule()
     def the_process_dies_and_begins_anew(self) -> None:
         self.pending = PendingWork(skipping={"free"})
-        self.table, self.ranks = dict(self.stored), {}
+        self.table = dict(self.stored)
         self.open.clear()
         self.brought_up.clear()
         self.awake = {row.delivery.id for row in self.table.values() if row.reason in RUNNING}
         for row in self.table.values():
             self.pending.add(row)
-        for address in ADDRESSES[1:]:
-            if rows := self.waited_for(address):
-                self.ranks[address] = min(row.delivery.priority for row in rows)
 
     @rule(step=st.integers(0, 5))
     def time_passes(self, step: int) -> None:
@@ -198,9 +201,10 @@ class PendingAgainstRows(RuleBasedStateMachine):
         for address in ADDRESSES[1:]:
             own = [row for row in self.table.values() if row.delivery.address == address]
             assert self.pending.count(address) == len(own)
-            assert self.pending.rank(address) == self.ranks.get(address)
-            waited_for, held = self.waited_for(address), self.held(address)
-            assert self.pending.needs_next(address) == (0 < len(held) == len(waited_for))
+            priorities = [row.delivery.priority for row in self.waited_for(address)]
+            assert self.pending.rank(address) == min(priorities, default=None)
+            first = self.next_held(address)
+            assert self.pending.next_held(address) == (first.delivery.priority if first is not None else None)
         addresses = {row.delivery.address for row in self.table.values()} - {""}
         assert set(self.pending.addresses()) == addresses
         assert bool(self.pending.keys) == bool(addresses)

@@ -109,6 +109,12 @@ class BatchLimitError(GenesisError):
     code = "batch-limit"
 
 
+class InvalidStateError(GenesisError):
+    """A handler left a state that does not fit its class: nothing of the attempt is stored."""
+
+    code = "invalid-state"
+
+
 class StateTooLargeError(GenesisError):
     """The state of one key is over 1 MiB: split it over more keys."""
 

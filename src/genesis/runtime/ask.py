@@ -20,6 +20,7 @@ from genesis.core.errors import (
     DeadlineExceededError,
     DefinitionError,
     HandlerTimeoutError,
+    InvalidEventError,
 )
 from genesis.core.event import Delivery, Kind
 from genesis.core.message import UNFIT, Request, encode, type_of
@@ -39,7 +40,28 @@ DEADLINE = "genesis-deadline"
 CHAIN_MAX = 32
 """Longest chain of asks: past it somebody asks in circles through stateless components."""
 _unpack = msgspec.msgpack.Decoder(tuple[bool, msgspec.Raw]).decode
-_unpack_kept = msgspec.msgpack.Decoder(tuple[float, bytes]).decode
+_unpack_kept = msgspec.msgpack.Decoder(tuple[float, str, bytes]).decode
+
+
+class _Waiter:
+    """Somebody who waits for the answer to a question of one type."""
+
+    def __init__(self, type: str) -> None:
+        self._type = type
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def tell(self, type: str, body: bytes) -> None:
+        """An answer is there. Of a question of another type, it is not what was asked."""
+        if type != self._type:
+            self.fail(InvalidEventError(f"the id of this {self._type} belongs to a {type}: ask with an id of its own"))
+        elif not self.answer.done():
+            self.answer.set_result(body)
+
+    def fail(self, error: Exception) -> None:
+        """There will be no answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # retrieved: one that nobody awaits any more is not worth a warning
 
 
 class Asks:
@@ -47,7 +69,7 @@ class Asks:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._waiting: dict[str, list[asyncio.Future[bytes]]] = {}
+        self._waiting: dict[str, list[_Waiter]] = {}
         self._kept: deque[tuple[float, str]] = deque()
         self.in_handlers = 0
         """Handlers that wait for an answer: each may need another slot to get it."""
@@ -99,7 +121,7 @@ class Asks:
         pipeline = self._pipeline
         ask_id = ask_id or pipeline.gate.new_id()
         key = ask_key(source or pipeline.gate.source, ask_id)
-        waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(route.codec.type)
         self._waiting.setdefault(key, []).append(waiter)
         try:
             offer = pipeline.gate.offer(request, id=ask_id, source=source, headers=headers, begun=begun)
@@ -108,9 +130,9 @@ class Asks:
                 await asyncio.shield(accepted)
             if offer.receipt.duplicate:
                 kept = (await pipeline.engine.load(pipeline.partition, "reply", [key])).get(key)
-                if kept is not None and not waiter.done():
-                    waiter.set_result(_unpack_kept(kept)[1])
-            good, body = _unpack(await waiter)
+                if kept is not None:
+                    waiter.tell(*_unpack_kept(kept)[1:])
+            good, body = _unpack(await waiter.answer)
         finally:
             waiters = self._waiting.get(key, [])
             if waiter in waiters:
@@ -177,11 +199,11 @@ class Asks:
 
     # --- the other side ---------------------------------------------------------------------------------------------
 
-    def keep(self, batch: Batch, replies: list[tuple[str, bytes]]) -> None:
+    def keep(self, batch: Batch, replies: list[tuple[str, str, bytes]]) -> None:
         """Store the answers of a group, and drop those that fell out of the horizon."""
         wall = self._pipeline.clock.wall()
-        for key, body in replies:
-            batch.put("reply", key, encode((wall, body)))
+        for key, type, body in replies:
+            batch.put("reply", key, encode((wall, type, body)))
             self._kept.append((wall, key))
         oldest = wall - self._pipeline.horizon.keep_s
         for _ in range(2 * len(replies)):
@@ -195,17 +217,14 @@ class Asks:
         """The answers that the store keeps."""
         self._kept.extend(sorted((_unpack_kept(body)[0], key) for key, body in rows))
 
-    def answer(self, key: str, body: bytes) -> None:
-        """An answer was committed."""
+    def answer(self, key: str, type: str, body: bytes) -> None:
+        """An answer to a question of this type was committed."""
         for waiter in self._waiting.pop(key, ()):
-            if not waiter.done():
-                waiter.set_result(body)
+            waiter.tell(type, body)
 
     def give_up(self, error: BaseException) -> None:
         """The partition was dropped: whoever waits may ask again, with the same id."""
         for waiters in self._waiting.values():
             for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(AskFailedError(f"the store failed ({error}): ask again with the same id"))
-                    waiter.exception()
+                waiter.fail(AskFailedError(f"the store failed ({error}): ask again with the same id"))
         self._waiting.clear()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from genesis.core.errors import StateTooLargeError
+from genesis.core.errors import InvalidStateError, StateTooLargeError
 from genesis.core.event import Delivery
 from genesis.core.message import encode
 from genesis.core.ports import STATE_MAX_BYTES, STATE_WARN_BYTES, StateRow
@@ -42,6 +42,7 @@ class Bound:
         "current",
         "decode",
         "older",
+        "returns",
         "route",
         "stateful",
         "threaded",
@@ -61,6 +62,8 @@ class Bound:
         self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode
         """Raises when an encoded (True, answer) is not what the request promises."""
         self.tick = route.every_s is not None
+        self.returns = self.answers or self.threaded
+        """Whether what its coroutine returns matters."""
         self._executor = executor
         self.current = -1 if self.threaded else self.version
         """Version of the rows that `decode` reads; any other goes to `older`."""
@@ -95,14 +98,30 @@ class Bound:
         """The bytes to store; None when they are as they were.
 
         Raises:
+            InvalidStateError: they do not fit its class.
             StateTooLargeError: they are over 1 MiB.
         """
         body = encode(state)
         if body == row[1] and row[0] == self.version:
             return None
+        self.check(body)
         if len(body) > STATE_WARN_BYTES:
             _check_size(context._delivery.address, len(body))
         return body
+
+    def check(self, body: bytes) -> None:
+        """What a later delivery could not read is not stored: assignments are not checked by anybody else.
+
+        Raises:
+            InvalidStateError: a field has another type than its class says.
+        """
+        try:
+            self.decode(body)
+        except msgspec.ValidationError as error:
+            component = self.route.component
+            raise InvalidStateError(
+                f"{component.name}: what {self.route.method} left is no {component.state}: {error}"
+            ) from error
 
     def _older(self, row: StateRow) -> Any:
         """No state yet, or one of an older version."""

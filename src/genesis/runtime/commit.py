@@ -45,7 +45,8 @@ class Group:
         self.offers: list[Offer] = []
         self.barriers: list[asyncio.Future[None]] = []
         """Those who wait for this commit and nothing else."""
-        self.replies: list[tuple[str, bytes]] = []
+        self.replies: list[tuple[str, str, bytes]] = []
+        """Key, type of the question, and encoded answer."""
         self.freed: set[str] = set()
         """Addresses whose pending work changed: their next held delivery may come up."""
         self.ended = 0

@@ -290,7 +290,7 @@ class Life:
         """Stop in order: intake, sources and timers, running handlers (up to a limit, then given back), commit, close."""
         pipeline.gate.open, self.draining = False, True
         supervisor.cancel("source-", "loader", "operator", "housekeeper")
-        slots.stop()
+        slots.stop(answering=True)
         limit_s = self._settings.drain_s
         await _first(supervisor.spawn(slots.quiet(limit_s), "quiet"), supervisor.failure)
         if pipeline.running:

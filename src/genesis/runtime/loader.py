@@ -161,9 +161,12 @@ class Loader:
         wanted, pipeline.promotions = pipeline.promotions, set()
         for address in sorted(wanted):
             row = await pipeline.engine.behind(pipeline.partition, address)
-            if row is None or not pipeline.pending.needs_next(address) or row.delivery.id in self._changed_pending():
+            if row is None or row.delivery.id in self._changed_pending():
                 continue
-            pipeline.pending.brought_up(address)
+            priority = row.delivery.priority
+            if pipeline.pending.next_held(address) != priority:  # a more urgent one is on its way to the store
+                continue
+            pipeline.pending.brought_up(address, priority)
             delivery = _awake(row)
             delivery.pending = str(Reason.SLOW)
             await pipeline.prefetch([delivery])

@@ -179,11 +179,11 @@ class Operator:
 
 
 def _reborn(dead: Delivery, wall: float) -> Delivery:
-    """A new delivery of a dead one: fresh attempts and id, the journal of its first life."""
+    """A new delivery of a dead one: fresh attempts, the journal of its first life. It is the same event, with the same id."""
     return Delivery(
         route=dead.route,
         address=dead.address,
-        event_id=f"{dead.event_id}~{dead.id:x}",
+        event_id=dead.event_id,
         source=dead.source,
         payload=dead.payload,
         born_at=wall,

@@ -38,7 +38,9 @@ class Outcomes:
 
     # --- an attempt ended -------------------------------------------------------------------------------------------
 
-    def succeeded(self, delivery: Delivery, context: Context, bound: Bound, state: Any, row: StateRow, result: Any) -> None:
+    def succeeded(  # noqa: PLR0912 - flat: a call for each of its steps would cost every event
+        self, delivery: Delivery, context: Context, bound: Bound, state: Any, row: StateRow, result: Any
+    ) -> None:
         """The handler succeeded: its state, if that changed, and all it collected join the group.
 
         Raises:
@@ -54,10 +56,12 @@ class Outcomes:
             body = encode(state)
             if body == row[1] or len(body) > STATE_WARN_BYTES:
                 body = bound.changed(context, state, row)
+            else:
+                bound.check(body)
         if bound.answers:
             answer = encode((True, result))
             bound.check_answer(answer)
-            group.replies.append((ask_key(delivery.source, delivery.event_id), answer))
+            group.replies.append((ask_key(delivery.source, delivery.event_id), delivery.type, answer))
         context._closed = True
         if not group.rows:
             pipeline.work.set()
@@ -149,7 +153,8 @@ class Outcomes:
         group.rows += 1
         group.size += len(delivery.payload)
         if route is not None and route.answer is not None:
-            group.replies.append((ask_key(delivery.source, delivery.event_id), encode((False, f"{reason}: {letter.detail}"))))
+            answer = encode((False, f"{reason}: {letter.detail}"))
+            group.replies.append((ask_key(delivery.source, delivery.event_id), delivery.type, answer))
         pipeline.head.ledger.dead += 1
         self._end(delivery)
 
@@ -193,10 +198,18 @@ class Outcomes:
 
     def _left_pending(self, delivery: Delivery) -> None:
         pipeline, address = self._pipeline, delivery.address
-        if pipeline.pending.remove(address, Reason(delivery.pending)):
+        if pipeline.pending.remove(address, Reason(delivery.pending), delivery.priority):
             pipeline.lanes.unhold(address)
         elif address:
-            pipeline.group.freed.add(address)
+            self._hold(address)
+
+    def _hold(self, address: str) -> None:
+        """The pending work of a key changed: later deliveries wait for what is there now, and the next held one may come up."""
+        pipeline = self._pipeline
+        rank = pipeline.pending.rank(address)
+        if rank is not None:
+            pipeline.lanes.hold(address, rank)
+        pipeline.group.freed.add(address)
 
     # --- new work ---------------------------------------------------------------------------------------------------
 
@@ -252,10 +265,7 @@ class Outcomes:
         if due is not None:
             pending.schedule(row)
         if address:
-            rank = pending.rank(address)
-            if rank is not None:
-                pipeline.lanes.hold(address, rank)
-            pipeline.group.freed.add(address)
+            self._hold(address)
         group = pipeline.group
         group.batch.pend.append(row)
         group.rows += 1

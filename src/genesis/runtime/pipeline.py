@@ -34,6 +34,8 @@ from genesis.runtime.outcome import Outcomes
 
 TURN = 256
 """Events that an engine that never waits takes before the loop gets its turn: they share an offer, and a commit."""
+FORGET, FORGET_IDLE = 8, 512
+"""Groups of ids forgotten with each commit, and at each look of the housekeeper: more than can be remembered in that time."""
 SAMPLES = 32
 """Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
 Observer = Callable[[str, Any], None]
@@ -156,11 +158,26 @@ class Pipeline:
     def _remember(self, batch: Batch, marks: list[bytes]) -> None:
         key, at = f"{self.head.commit_id:016x}", self.clock.wall()
         self.horizon.seal(key, at, marks)
-        forgotten = self.horizon.forget(at)
         if not self._immediate:  # what does not outlive the process is not read back
             batch.put("dedupe", key, pack_digests(at, marks))
-            for gone in forgotten:
-                batch.put("dedupe", gone, None)
+        self._forget_ids(batch, at, FORGET)
+
+    def forget_ids(self) -> None:
+        """Without new events, too, an id is not remembered for longer than the horizon."""
+        group = self.group
+        count = self._forget_ids(group.batch, self.clock.wall(), FORGET_IDLE)
+        if count:
+            group.rows += count
+            self.work.set()
+
+    def _forget_ids(self, batch: Batch, at: float, limit: int) -> int:
+        """Forget up to `limit` groups of ids that fell out of the horizon; returns how many rows of the store go with them."""
+        forgotten = self.horizon.forget(at, limit)
+        if self._immediate:
+            return 0
+        for gone in forgotten:
+            batch.put("dedupe", gone, None)
+        return len(forgotten)
 
     # --- 3. committed -----------------------------------------------------------------------------------------------
 
@@ -227,7 +244,7 @@ class Pipeline:
             self.lanes.hand_off(group.by_lane)
             self.wake_slots()
         for address in group.freed:
-            if self.pending.needs_next(address):
+            if self.pending.next_held(address) is not None:
                 self.promotions.add(address)
         if self.promotions or self.due or batch.timers or self.lanes.hungry():
             self.news.set()
@@ -246,8 +263,8 @@ class Pipeline:
                 self._answer_offer(offer, None)
         for barrier in group.barriers:
             _resolve(barrier)
-        for key, body in group.replies:
-            self.asks.answer(key, body)
+        for key, type, body in group.replies:
+            self.asks.answer(key, type, body)
         if self.observe is not None:
             for letter in group.batch.tables.get("dead", {}).values():
                 if letter is not None:

@@ -79,7 +79,7 @@ async def _pending(pipeline: Pipeline) -> None:
         rank = pipeline.pending.rank(address)
         if rank is not None:
             pipeline.lanes.hold(address, rank)
-        if pipeline.pending.needs_next(address):
+        if pipeline.pending.next_held(address) is not None:
             pipeline.promotions.add(address)
 
 

@@ -8,8 +8,8 @@ turn to an idle one. The number of slots is the concurrency.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ from genesis.runtime.bound import Bound, UndecodableError
 from genesis.runtime.context import Context
 from genesis.runtime.log import log
 from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.step import ENDED, resumed, stepped
 
 SLOTS = 64
 """Handlers that may wait at once. Each is a task of about 2 KiB."""
@@ -69,6 +70,7 @@ class Slots:
         self._keys, self._pauses = pipeline.lanes.keys, pipeline.lanes.pauses
         self._spawn = spawn
         self._count = count
+        self._variables = contextvars.copy_context()
         self._grace_s = grace_s
         self._careful = careful
         self._idle: list[asyncio.Future[None]] = []
@@ -78,6 +80,7 @@ class Slots:
         self.stuck = 0
         """Handlers that ignored their cancellation, were given up, and still go on."""
         self.open = True
+        self._answering = False
         self._ended = asyncio.Event()
         """Set whenever an attempt ends."""
         pipeline.wake_slots = self.wake
@@ -87,7 +90,7 @@ class Slots:
 
     def wake(self) -> None:
         """There is work: let one slot pull, unless one does already."""
-        if self._pulling or not self.open or not self._pipeline.lanes.any_ready:
+        if self._pulling or not self._takes() or not self._pipeline.lanes.any_ready:
             return
         if self._idle:
             self._pulling += 1
@@ -97,9 +100,13 @@ class Slots:
             self._alive += 1
             self._spawn(self._slot(), f"slot-{self._alive}")
 
-    def stop(self) -> None:
-        """Take no more from the lanes; what runs goes on."""
-        self.open = False
+    def _takes(self) -> bool:
+        """Whether work is begun: after `stop`, only while a running handler waits for an answer."""
+        return self.open or (self._answering and self._pipeline.asks.in_handlers > 0)
+
+    def stop(self, *, answering: bool = False) -> None:
+        """Take no more from the lanes; what runs goes on, and `answering`, what it asks is answered."""
+        self.open, self._answering = False, answering
         for waiter in self._idle:
             waiter.set_result(None)
         self._idle.clear()
@@ -139,7 +146,7 @@ class Slots:
         moment, turns = now(), 0
         until = moment + SLICE_S
         try:
-            while self.open:
+            while self.open or self._takes():
                 turns += 1
                 if not turns & CLOCK_MASK:
                     moment = now()
@@ -249,12 +256,14 @@ class Slots:
                 message = bound.message(delivery)
             state = bound.decode(row[1]) if row[0] == bound.current else bound.older(row)
             handler = bound.call(message, state, context)
-            try:
-                waiting_for = handler.send(None)
-            except StopIteration as stop:
-                self._succeed(delivery, context, bound, state, row, stop.value)
+            variables, result = self._variables.copy(), None  # what a handler sets is not seen by the next one
+            if bound.returns:
+                waiting_for, result = variables.run(stepped, handler)
             else:
-                return self._suspended(context, bound, handler, state, row, waiting_for)
+                waiting_for = variables.run(next, handler.__await__(), ENDED)
+            if waiting_for is not ENDED:
+                return self._suspended(context, bound, resumed(handler, waiting_for, variables), state, row)
+            self._succeed(delivery, context, bound, state, row, result)
         except BaseException as error:
             self._failed(context, error)
         if self._running:
@@ -285,10 +294,9 @@ class Slots:
         self,
         context: Context,
         bound: Bound,
-        handler: Coroutine[Any, Any, Any],
+        rest: Awaitable[Any],
         state: Any,
         row: StateRow,
-        waiting_for: Any,
     ) -> None:
         """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
         pipeline, timeout_s = self._pipeline, bound.route.timeout_s
@@ -303,7 +311,7 @@ class Slots:
         self.wake()
         try:
             try:
-                result = await _resumed(handler, waiting_for)
+                result = await rest
             finally:
                 self._pulling += 1
                 self._resumed(context, limit)
@@ -369,18 +377,3 @@ class Slots:
             log.error("%s: %s", context._route.name, error)
             error = UnavailableError(str(error), BUSY_RETRY_S)
         outcomes.failed(context, error)
-
-
-@types.coroutine
-def _resumed(handler: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that was stepped once, inside the same task."""
-    while True:
-        step: Callable[[Any], Any] = handler.send
-        try:
-            argument = yield waiting_for
-        except BaseException as error:
-            step, argument = handler.throw, error
-        try:
-            waiting_for = step(argument)
-        except StopIteration as stop:
-            return stop.value

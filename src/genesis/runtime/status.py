@@ -75,7 +75,7 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
 
 
 class Housekeeper:
-    """Once a second: tells the gate how much room the store has, and stores the status when something changed."""
+    """Once a second: tells the gate how much room there is, forgets old ids, and stores the status when something changed."""
 
     def __init__(self, pipeline: Pipeline, slots: Slots, sources: list[SourceRunner]) -> None:
         self._pipeline, self._slots, self._sources = pipeline, slots, sources
@@ -92,6 +92,7 @@ class Housekeeper:
         pipeline = self._pipeline
         usage = pipeline.engine.usage()
         pipeline.admission.tell_usage(usage.used_bytes, usage.free_bytes)
+        pipeline.forget_ids()
         if not pipeline.engine.traits.durable:
             return
         status = status_of(pipeline, self._slots, self._sources)

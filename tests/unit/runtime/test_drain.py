@@ -274,3 +274,25 @@ async def test_a_node_that_was_stopped_answers_nothing_more() -> None:
     for call in (node.send(Job()), node.ask(Get()), node.state(till, "a"), node.send_many([Job()])):
         with pytest.raises(Exception, match=r"stopped|stopping|draining|opened"):
             await call
+
+
+async def test_a_handler_that_asks_while_the_node_drains_is_answered() -> None:
+    app, answers = App("shop"), list[int]()
+
+    @app.component
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            await asyncio.sleep(1)
+            answers.append(await ctx.ask(Get()))
+
+    @app.component(key="key", state=Log)
+    class Sums:
+        @on(Get)
+        async def get(self, get: Get, log: Log, ctx: Context) -> int:
+            return 7
+
+    async with Disk().node(app) as node:
+        await node.send(Job())
+        await asyncio.sleep(0.5)
+    assert answers == [7]

@@ -153,3 +153,18 @@ async def test_sending_again_with_the_same_id_after_a_crash_takes_effect_once(po
         assert sim.crashes == 4
         assert (sim.ledger.done, sim.ledger.accepted) == (4, 4)
         assert sim.ledger.imbalance() == ""
+
+
+async def test_an_id_is_forgotten_after_the_horizon_without_other_traffic_too() -> None:
+    app = App("shop")
+
+    @app.component
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            pass
+
+    async with app.simulate() as sim:
+        await sim.send(Job(), id="1")
+        await sim.advance(3600)
+        assert not (await sim.send(Job(), id="1")).duplicate

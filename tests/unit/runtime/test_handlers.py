@@ -175,3 +175,20 @@ async def test_a_long_handler_does_not_stop_the_position_of_its_lane() -> None:
         await asyncio.sleep(1)
         assert (await node.state(Till, 0)).seen == [0, 0]
         assert node.status().imbalance == ""
+
+
+async def test_a_context_variable_that_a_handler_sets_is_not_seen_by_the_next() -> None:
+    app, tenant, found = App("shop"), contextvars.ContextVar("tenant", default="nobody"), list[str]()
+
+    @app.component
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            found.append(tenant.get())
+            tenant.set(job.key)
+
+    async with app.simulate() as sim:
+        for key in "ab":
+            await sim.send(Job(key))
+        await sim.settle()
+        assert found == ["nobody", "nobody"]

@@ -339,3 +339,32 @@ async def _status(node: Node) -> object:
 
 async def _parked(node: Node) -> list[str]:
     return await node.operator._dead_keys()
+
+
+async def test_a_critical_event_never_waits_for_the_retry_of_a_normal_one_of_its_key() -> None:
+    app, fails = App("shop"), {1: 1, 2: 1}
+
+    @app.component(key="key", state=Log)
+    class Till:
+        @on(Job, retry=Retry(base_s=300))
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            await self.work(job.n, log)
+
+        @on(Alarm, retry=Retry(base_s=0.5))
+        async def ring(self, alarm: Alarm, log: Log, ctx: Context) -> None:
+            await self.work(alarm.n, log)
+
+        async def work(self, n: int, log: Log) -> None:
+            if fails.get(n, 0):
+                fails[n] -= 1
+                raise ConnectionError
+            log.seen.append(n)
+
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job("a", 1))  # fails, and waits for minutes
+        await sim.advance(0.01)
+        await sim.send(Alarm("a", 2))  # passes it, fails, and waits for half a second
+        await sim.advance(0.01)
+        await sim.send(Alarm("a", 3))  # is held behind the other alarm
+        await sim.advance(2)
+        assert sim.state(Till, "a").seen == [2, 3]

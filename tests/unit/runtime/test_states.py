@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from genesis import App, Context, DefinitionError, GenesisError, Node, State, StoreError, migrate, on
+from genesis import App, Context, DefinitionError, GenesisError, Node, Retry, State, StoreError, migrate, on
 from genesis.core.errors import StoreChangedError, StoreNewerError
 from genesis.core.message import StateMeta
 from genesis.core.ports import Answer, Batch, Head
@@ -384,3 +384,23 @@ async def test_a_state_class_may_be_renamed() -> None:
         pass
     async with disk.node(shop(Count)):
         pass
+
+
+async def test_a_state_that_does_not_fit_its_class_fails_the_attempt_that_wrote_it() -> None:
+    app = App("shop")
+
+    @app.component(key="key", state=V1, retry=Retry(attempts=1))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, state: V1, ctx: Context) -> None:
+            state.count = "many" if job.n == 1 else state.count + 1  # type: ignore[assignment]
+
+    async with app.simulate(errors="record") as sim:
+        for n in range(4):
+            await sim.send(Job("a", n))
+        await sim.settle()
+        assert sim.ledger.dead == 1
+        assert sim.state(Till, "a").count == 3
+        (letter,) = sim.dead()
+        assert letter.error == "InvalidStateError"
+        assert "count" in letter.detail

@@ -81,7 +81,7 @@ class Horizon:
         self.known.update(marks)
         self._groups.append((key, at, marks))
 
-    def forget(self, now: float, limit: int = 8) -> list[str]:
+    def forget(self, now: float, limit: int) -> list[str]:
         """Keys of up to `limit` groups that fell out of the horizon; their ids are forgotten.
 
         `now` is on the clock that `at` was on. A few at a time, so that no commit pays for a burst of the past.

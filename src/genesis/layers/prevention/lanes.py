@@ -220,8 +220,8 @@ class Lanes:
     # --- pending work of a key --------------------------------------------------------------------------------------
 
     def hold(self, address: str, priority: int) -> None:
-        """The key has pending work of this priority: its later deliveries of the same or lower priority are set aside."""
-        self._held[address] = min(priority, self._held.get(address, priority))
+        """The most urgent pending work of the key has this priority: deliveries of the same or a lower one are set aside."""
+        self._held[address] = priority
 
     def unhold(self, address: str) -> None:
         """The key has no pending work any more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection
 
-from genesis.core.event import Pending, Reason
+from genesis.core.event import PRIORITIES, Pending, Reason
 
 WHEEL_S = 60.0
 """How far ahead due times are kept in memory."""
@@ -23,16 +23,14 @@ KEY_MAX = 1000
 
 
 class _Key:
-    __slots__ = ("active", "aside", "held", "rank")
+    __slots__ = ("active", "aside", "held")
 
     def __init__(self) -> None:
-        self.active = 0
-        """Rows that run by themselves (retry, unavailable, slow, parked, suspect)."""
-        self.held = 0
+        self.active = [0] * PRIORITIES
+        """Rows that run by themselves (retry, unavailable, slow, parked, suspect), by priority."""
+        self.held = [0] * PRIORITIES
         self.aside = 0
         """Rows that later deliveries do not wait for."""
-        self.rank: int | None = None
-        """Most urgent priority of the active and held rows since there last were none."""
 
 
 class PendingWork:
@@ -64,17 +62,12 @@ class PendingWork:
         if self._is_aside(address, pending.reason):
             key.aside += 1
             return
-        if pending.reason is Reason.HELD:
-            key.held += 1
-        else:
-            key.active += 1
-        priority = pending.delivery.priority
-        key.rank = priority if key.rank is None else min(key.rank, priority)
+        (key.held if pending.reason is Reason.HELD else key.active)[pending.delivery.priority] += 1
 
     def _is_aside(self, address: str, reason: Reason) -> bool:
         return reason in WAIT_FOR_TIME and address.partition("/")[0] in self._skipping
 
-    def remove(self, address: str, reason: Reason) -> bool:
+    def remove(self, address: str, reason: Reason, priority: int) -> bool:
         """A delivery left the table. Returns whether its key has nothing there any more that others wait for."""
         self.parked -= reason is Reason.PARKED
         key = self.keys.get(address) if address else None
@@ -82,13 +75,10 @@ class PendingWork:
             return False
         if self._is_aside(address, reason):
             key.aside -= 1
-        elif reason is Reason.HELD:
-            key.held -= 1
         else:
-            key.active -= 1
-        if key.active or key.held:
+            (key.held if reason is Reason.HELD else key.active)[priority] -= 1
+        if any(key.active) or any(key.held):
             return False
-        key.rank = None
         if not key.aside:
             del self.keys[address]
         return True
@@ -96,23 +86,26 @@ class PendingWork:
     def count(self, address: str) -> int:
         """Pending deliveries of a key."""
         key = self.keys.get(address)
-        return key.active + key.held + key.aside if key else 0
+        return sum(key.active) + sum(key.held) + key.aside if key else 0
 
     def rank(self, address: str) -> int | None:
         """Most urgent priority among the pending work of a key that others wait for; None when there is none."""
         key = self.keys.get(address)
-        return key.rank if key else None
+        return min(_first(key.active), _first(key.held), key=_none_last) if key else None
 
-    def needs_next(self, address: str) -> bool:
-        """Whether only held deliveries of the key are left: the first of them must be brought up."""
+    def next_held(self, address: str) -> int | None:
+        """Priority of the held delivery that must be brought up, the first of the key: nothing as urgent runs by itself."""
         key = self.keys.get(address)
-        return key is not None and not key.active and bool(key.held)
+        held = _first(key.held) if key else None
+        if key is None or held is None or any(key.active[: held + 1]):
+            return None
+        return held
 
-    def brought_up(self, address: str) -> None:
-        """The first held delivery of the key runs by itself now."""
+    def brought_up(self, address: str, priority: int) -> None:
+        """The first held delivery of the key, of this priority, runs by itself now."""
         key = self.keys[address]
-        key.held -= 1
-        key.active += 1
+        key.held[priority] -= 1
+        key.active[priority] += 1
 
     def addresses(self) -> list[str]:
         """Addresses with pending work."""
@@ -170,3 +163,12 @@ class PendingWork:
             if pending is not None and pending.due == due:
                 return
             heapq.heappop(self._wheel)
+
+
+def _first(counts: list[int]) -> int | None:
+    """The most urgent priority that has any."""
+    return next((priority for priority, count in enumerate(counts) if count), None)
+
+
+def _none_last(priority: int | None) -> int:
+    return PRIORITIES if priority is None else priority
