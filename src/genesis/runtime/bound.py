@@ -104,24 +104,19 @@ class Bound:
         body = encode(state)
         if body == row[1] and row[0] == self.version:
             return None
-        self.check(body)
+        try:
+            self.decode(body)
+        except msgspec.ValidationError as error:
+            raise self.unfit(error) from error
         if len(body) > STATE_WARN_BYTES:
             _check_size(context._delivery.address, len(body))
         return body
 
-    def check(self, body: bytes) -> None:
-        """What a later delivery could not read is not stored: assignments are not checked by anybody else.
-
-        Raises:
-            InvalidStateError: a field has another type than its class says.
-        """
-        try:
-            self.decode(body)
-        except msgspec.ValidationError as error:
-            component = self.route.component
-            raise InvalidStateError(
-                f"{component.name}: what {self.route.method} left is no {component.state}: {error}"
-            ) from error
+    def unfit(self, error: msgspec.ValidationError) -> InvalidStateError:
+        """What a later delivery could not read is not stored: nobody else checks assignments."""
+        component = self.route.component
+        state = component.state.__name__ if component.state is not None else "state"
+        return InvalidStateError(f"{component.name}: {self.route.method} left a {state} that is none: {error}")
 
     def _older(self, row: StateRow) -> Any:
         """No state yet, or one of an older version."""

@@ -10,6 +10,8 @@ import copy
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from msgspec import ValidationError
+
 from genesis.core.errors import UnavailableError
 from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Pending, Reason, Timer
 from genesis.core.message import encode
@@ -56,8 +58,11 @@ class Outcomes:
             body = encode(state)
             if body == row[1] or len(body) > STATE_WARN_BYTES:
                 body = bound.changed(context, state, row)
-            else:
-                bound.check(body)
+            else:  # as in `changed`, without its call
+                try:
+                    bound.decode(body)
+                except ValidationError as error:
+                    raise bound.unfit(error) from error
         if bound.answers:
             answer = encode((True, result))
             bound.check_answer(answer)

@@ -14,8 +14,8 @@ from tests.unit.runtime.support import Job, until
 @pytest.mark.xfail(
     strict=True,
     reason="a plain function that hangs keeps its thread after it was given up: with all `threads` gone, later ones wait in "
-    "the pool, and that wait counts as their `timeout` and as their attempts. A pool whose lost threads are replaced, or a limit "
-    "that begins when the function does, would keep them from dying unrun.",
+    "the pool, and that wait counts as their `timeout` and as their attempts. A pool whose lost threads are replaced, or a "
+    "limit that begins when the function does, would keep them from dying unrun.",
 )
 def test_plain_functions_that_hang_take_no_attempts_from_the_others() -> None:
     app, release, ran = App("shop"), threading.Event(), list[int]()
