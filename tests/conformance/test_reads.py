@@ -244,7 +244,7 @@ def test_reopened_it_holds_the_same(store: Store) -> None:
 
         again = await Owner.claim(store.engine(risky=False))
         assert await contents(again.engine) == before
-        owner.head.epoch += 1
+        owner.head.last_epoch, owner.head.epoch = owner.head.epoch, owner.head.epoch + 1
         assert again.head == owner.head
         assert again.head.clean
         await again.close()

@@ -151,7 +151,10 @@ MUTANTS = [
     Mutant(
         "numbers are used again after a restart",
         "engines/sqlite_rows.py",
-        *after("    head.epoch, head.commit_id = row[0], row[1]", "    head.next_sequence = [1] * LANES"),
+        *after(
+            "    head.last_epoch, head.epoch, head.commit_id = head.epoch, row[0], row[1]",
+            "    head.next_sequence = [1] * LANES",
+        ),
         "test_the_number_of_a_delivery_is_never_used_again",
     ),
     Mutant(

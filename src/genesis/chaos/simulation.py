@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from random import Random
 from typing import Any, TypeVar
 
 import msgspec
 
-from genesis.chaos.loop import VirtualLoop
+from genesis.chaos.loop import InlineExecutor, VirtualLoop
 from genesis.core.errors import GenesisError
 from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
@@ -56,19 +55,6 @@ class _Clock:
 
     def wall(self) -> float:
         return EPOCH + self.now()
-
-
-class InlineExecutor(Executor):
-    """Runs what it is given at once: no threads under virtual time."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call it, and return the finished future."""
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 class Simulation:

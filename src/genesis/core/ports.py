@@ -68,7 +68,7 @@ class Answer(Enum):
     FENCED = "fenced"
     """The epoch is stale: nothing was stored and this owner must stop."""
     UNKNOWN = "unknown"
-    """It may or may not be stored: `claim` tells, by the commit id in the head."""
+    """It may or may not be stored: `claim` tells, by the epoch and id of the last commit in the head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,8 @@ class Head(Struct):
 
     epoch: int = 0
     commit_id: int = 0
+    last_epoch: int = 0
+    """Epoch of the owner who stored it last; set by `claim`. Another owner may have used the same commit id."""
     clean: bool = True
     """The last owner closed in order; nothing was running."""
     next_sequence: list[int] = []
@@ -208,7 +210,7 @@ class Engine(Protocol):
     async def claim(self, partition: int, owner: str) -> Head:
         """Become the owner under a new epoch, which every later commit must carry.
 
-        Returns the head with the new epoch in it and everything else as the last commit left it.
+        Returns the head with the new epoch in it, the old one in `last_epoch`, and all else as the last commit left it.
         Calling it again (after UNKNOWN) opens the store anew.
 
         Raises:

@@ -72,21 +72,26 @@ class MemoryEngine:
         """The node is dead: whatever its remains still call raises `StoreError`, and takes no effect."""
         self._life = _Life.CUT
 
+    def fail(self, error: StoreError) -> None:
+        """The store failed: nothing more is stored until the next `claim`."""
+        if self._life is _Life.OPEN:
+            self._life, self.last_error = _Life.FAILED, error
+
     async def claim(self, partition: int, owner: str) -> Head:
         """Become the owner under a new epoch."""
         if self._life is _Life.FAILED:
             self._life = _Life.OPEN
         stored = self._partition(partition)
         stored.epoch += 1
-        stored.head = _snapshot(stored.head)  # what the last owner still counts in its own is not ours
-        head = _snapshot(stored.head)
-        head.epoch = stored.epoch
+        stored.head = snapshot(stored.head)  # what the last owner still counts in its own is not ours
+        head = snapshot(stored.head)
+        head.last_epoch, head.epoch = head.epoch, stored.epoch
         return head
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """Store the batch and the head, if the epoch is the current one."""
         if not self._sure:
-            head = _snapshot(head)  # now: the owner goes on counting in its own
+            head = snapshot(head)  # now: the owner goes on counting in its own
         if not self.traits.immediate:
             await self._wait(partition)
         if self._life is _Life.FAILED:
@@ -113,7 +118,7 @@ class MemoryEngine:
             stored.apply(batch, head, self._own)
             crash(CrashPoint.COMMIT)
         except StoreError as error:
-            self._life, self.last_error = _Life.FAILED, error
+            self.fail(error)
             return Answer.UNKNOWN
         return Answer.COMMITTED
 
@@ -181,7 +186,7 @@ class MemoryEngine:
             return
         stored = self._partition(partition)
         if head.epoch == stored.epoch:
-            stored.head = _snapshot(head)
+            stored.head = snapshot(head)
 
     def _partition(self, partition: int) -> Partition:
         if self._life is not _Life.OPEN:
@@ -189,7 +194,8 @@ class MemoryEngine:
         return self.storage.partitions[partition]
 
 
-def _snapshot(head: Head) -> Head:
+def snapshot(head: Head) -> Head:
+    """What the head says now, whatever its owner goes on to count in it."""
     return _unpack_head(_pack_head(head))
 
 

@@ -200,7 +200,7 @@ def read_head(db: sqlite3.Connection, partition: int) -> Head | None:
     if row is None:
         return None
     head = _unpack_head(row[2])
-    head.epoch, head.commit_id = row[0], row[1]
+    head.last_epoch, head.epoch, head.commit_id = head.epoch, row[0], row[1]
     return head
 
 

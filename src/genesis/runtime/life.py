@@ -93,11 +93,12 @@ class Life:
         executor: Executor | None = None,
         clock: Callable[[], Clock] = LoopClock,
         sources: bool = True,
+        make: Callable[[type], Any] = lambda cls: cls(),
     ) -> None:
         self.definition, self._engine, self._settings = definition, engine, settings
         self._rng, self._crash, self._observe, self._make_clock = rng, crash, observe, clock
         self._executor = executor
-        self._with_sources = sources
+        self._with_sources, self._make = sources, make
         self.pipeline: Pipeline | None = None
         self.slots: Slots | None = None
         self.sources: list[SourceRunner] = []
@@ -119,7 +120,7 @@ class Life:
             StoreError: the store cannot be opened, or was lost for good while the block ran.
         """
         executor = self._executor or ThreadPoolExecutor(self._settings.threads, thread_name_prefix="genesis-handler")
-        self._instances = {c.name: c.cls() for c in self.definition.components.values()}
+        self._instances = {c.name: self._make(c.cls) for c in self.definition.components.values()}
         loop = asyncio.get_running_loop()
         body = asyncio.current_task()
         assert body is not None
@@ -262,7 +263,7 @@ class Life:
         if stubborn:
             log.error("still running after %s s: %s", self._settings.grace_s, ", ".join(stubborn))
         stored = None if isinstance(error, FencedError) else await self._stored()
-        pipeline.give_up(error, stored.commit_id if stored is not None else 0)
+        pipeline.give_up(error, stored)
         if not opened.done():
             opened.set_exception(error)
         if not isinstance(error, StoreError):
@@ -308,7 +309,7 @@ class Life:
             return await self._broken(pipeline, supervisor, supervisor.failure.result(), opened)
         self.pipeline = None
         await supervisor.stop(self._settings.grace_s)
-        pipeline.give_up(StoreFailedError("the node has stopped"), 0)
+        pipeline.give_up(StoreFailedError("the node has stopped"), None)
         pipeline.head.clean, pipeline.head.running = True, []
         try:
             await self._engine.close(0, pipeline.head)

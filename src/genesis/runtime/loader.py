@@ -78,23 +78,20 @@ class Loader:
         if lane.ready and 2 * lane.bytes >= pipeline.lanes.window_bytes:
             return
         while lane.behind and pipeline.lanes.room(index) and not pipeline.group.full:
-            after = max(lane.loaded, lane_start(pipeline.partition, index))
+            after, last = max(lane.loaded, lane_start(pipeline.partition, index)), lane.last
             rows = await pipeline.engine.read(pipeline.partition, index, after, READ_ROWS, pipeline.clock.wall())
             if not rows:
-                lane.loaded = lane.last
+                lane.loaded = last  # not what came meanwhile
                 return
-            found: list[Delivery] = []
-            for row in rows:
+            await pipeline.prefetch([row for row in rows if not isinstance(row, int)])
+            for row in rows:  # the window moves on with what comes into it: nothing newer is handed over before
                 if isinstance(row, int):
                     pipeline.outcomes.expired_unread(index, row)
                     lane.loaded = row
                 else:
                     row.attempt, row.pending = 0, ""
-                    found.append(row)
+                    pipeline.lanes.offer(row)
                     lane.loaded = row.id
-            await pipeline.prefetch(found)
-            for delivery in found:
-                pipeline.lanes.offer(delivery)
             pipeline.wake_slots()
             if pipeline.engine.traits.immediate:
                 pipeline.flush()

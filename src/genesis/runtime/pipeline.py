@@ -331,10 +331,15 @@ class Pipeline:
 
     # --- given up ---------------------------------------------------------------------------------------------------
 
-    def give_up(self, error: BaseException, stored: int) -> None:
-        """The partition is dropped; the store holds commit `stored`. Tells everybody who waits what became of it."""
+    def give_up(self, error: BaseException, stored: Head | None) -> None:
+        """The partition is dropped; `stored` is what the store holds now. Tells everybody who waits what became of it.
+
+        The commit under way is stored if the last one there is ours and not an earlier one. If another owner has committed
+        since, nobody can tell, and who sends again with the same id finds out.
+        """
         refusal = NotAcceptedError(f"not stored ({error}): send it again with the same id")
-        sealed_is_stored = self.sealed is not None and stored >= self.head.commit_id
+        ours = stored is not None and stored.last_epoch == self.head.epoch
+        sealed_is_stored = stored is not None and ours and stored.commit_id >= self.head.commit_id
         if self.sealed is not None:
             for offer in self.sealed.offers:
                 self._answer_offer(offer, None if sealed_is_stored else refusal)

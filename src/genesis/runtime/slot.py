@@ -201,7 +201,12 @@ class Slots:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:  # nobody hands the turn to it any more
+            if waiter in self._idle:
+                self._idle.remove(waiter)
+            raise
         if not self.open:
             self._alive -= 1
             return False

@@ -261,7 +261,7 @@ def test_a_loop_without_anything_left_to_happen_says_who_waits() -> None:
     async def wait_for_ever() -> None:
         await asyncio.get_running_loop().create_future()
 
-    waiting = pytest.raises(DeadlockError, match="nothing can happen any more; waiting: Task-")
+    waiting = pytest.raises(DeadlockError, match=r"nothing can happen any more\. Waiting: task-1 waits in test_a_loop")
     with asyncio.Runner(loop_factory=VirtualLoop) as runner, waiting:
         runner.run(wait_for_ever())
 

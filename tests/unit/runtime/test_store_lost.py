@@ -10,6 +10,8 @@ from genesis import (
     NotAcceptedError,
 )
 from genesis.core.errors import FencedError, StoreFailedError
+from genesis.core.ports import Batch, CrashPoint
+from genesis.engines.memory import snapshot
 from tests.unit.runtime.shop import KEPT, LOST, shop
 from tests.unit.runtime.support import Alarm, Disk, Job, until
 
@@ -31,6 +33,34 @@ async def test_another_owner_stops_the_node_and_ends_the_body_with_that_error() 
         await sending
     with pytest.raises(StoreFailedError, match="the node has stopped: another process"):
         await node.send(Job("a", 3))
+
+
+async def test_a_commit_of_another_owner_is_not_taken_for_ones_own() -> None:
+    """Found by the simulator, seed 183: both commits had the same number, and a producer had its yes for nothing."""
+    app, till = shop()
+    disk = Disk()
+
+    def stolen(point: CrashPoint) -> None:
+        """Another owner takes over and commits, just before this commit arrives."""
+        if point is CrashPoint.EXECUTE:
+            stored = disk.storage.partitions[0]
+            stored.epoch += 1
+            head = snapshot(stored.head)
+            head.epoch, head.commit_id = stored.epoch, head.commit_id + 1
+            stored.apply(Batch(), head, None)
+            raise StoreFailedError("the disk failed")
+
+    async with disk.node(app) as node:
+        await node.send(Job("a", 1), id="1")
+        await asyncio.sleep(1)
+        disk.engine._crash = stolen
+        with pytest.raises(NotAcceptedError):
+            await node.send(Job("a", 2), id="2")
+        disk.engine._crash = None
+        await asyncio.sleep(1)
+        await node.send(Job("a", 2), id="2")
+        await asyncio.sleep(1)
+        assert (await node.state(till, "a")).seen == [1, 2]
 
 
 async def test_a_store_that_cannot_be_opened_again_stops_the_node() -> None:

@@ -1,0 +1,457 @@
+"""A world of simulated processes that share one store: they run the production app, and are killed, paused and cut off.
+
+In: a definition, a seed, and faults as they happen. Out: calls to whichever process serves, what became of them, and a
+timeline of what happened. A client's call ends when its process dies: an answer of the dead is not heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from random import Random
+from typing import Any, TypeVar
+
+from genesis.chaos import faults as f
+from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
+from genesis.chaos.mischief import Mischief
+from genesis.chaos.model import ModelEngine, Weather
+from genesis.core.errors import GenesisError
+from genesis.core.ports import CrashPoint, Head
+from genesis.engines.memory import MemoryStorage
+from genesis.runtime.definition import Definition
+from genesis.runtime.life import Life, NodeSettings
+from genesis.runtime.node import Node
+from genesis.runtime.pipeline import Observer
+
+T = TypeVar("T")
+EPOCH = 1_000_000_000.0
+"""Wall clock at the start of every world: 9 September 2001, 01:46:40 UTC."""
+RESTART_S = (0.02, 0.5)
+"""How long it takes to start a process again."""
+SUSPECT_S = 2.0
+"""How long a process may be silent until another one takes over."""
+BURY_TRIES = 30
+BURY_S = 300.0
+"""How long what is left of a dead process may take to unwind: longer than any handler that ignores its cancellation."""
+
+
+class NodeDownError(GenesisError):
+    """The process that was called died, or stands still: call again."""
+
+    code = "node-down"
+
+
+class Killed(BaseException):
+    """Ends the simulated process where it stands."""
+
+
+class Process:
+    """One process of a world, from its start to its end: a `Place` for everything that it runs."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.node: Node | None = None
+        self.died: asyncio.Future[None] = host.world.loop.create_future()
+        """Done when it was killed, or ended by itself."""
+        self.error: BaseException | None = None
+        self.dead = False
+        self._killed = False
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._held: list[asyncio.Handle] = []
+        """What became ready while it was paused."""
+        self._doomed_at: int | None = None
+        self.steps = 0
+        host.world.processes += 1
+        self.number = host.world.processes
+        self.engine = ModelEngine(
+            host.world.storage, host.weather, host.world.rng("engine"), crash=self.passes, applied=host.world.applied
+        )
+
+    # --- its steps --------------------------------------------------------------------------------------------------
+
+    def admits(self, handle: asyncio.Handle) -> bool:
+        """Whether a callback of this process runs now."""
+        if self.dead:
+            return False
+        if self.host.paused and not self._killed:
+            self._held.append(handle)
+            return False
+        self.steps += 1
+        if self._doomed_at is not None and self.steps >= self._doomed_at and not self._killed:
+            self.host.world.told(self.host, "killed between two awaits")
+            self.kill()
+        return True
+
+    def passes(self, point: CrashPoint) -> None:
+        """It passes a named point of the commit path, and dies there if it was told to."""
+        if self._killed:
+            raise Killed
+        host = self.host
+        host.world.passed[point] += 1
+        if host.armed[point]:
+            host.armed[point] -= 1
+            if not host.armed[point]:
+                host.world.told(host, f"killed at {point}")
+                host.world.killed_at[point] += 1
+                self.kill()
+                raise Killed
+
+    def doom(self, steps: int) -> None:
+        """It will be killed so many callbacks from now."""
+        self._doomed_at = self.steps + steps
+
+    def wake(self) -> None:
+        """It goes on after a pause."""
+        ready: Any = self.host.world.loop._ready  # type: ignore[attr-defined]
+        ready.extend(self._held)
+        self._held.clear()
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start a task inside it."""
+        context = copy_context()
+        context.run(PLACE.set, self)
+        task = self.host.world.loop.create_task(work, name=f"{self.host.name}-{name}", context=context)
+        task.add_done_callback(_seen)
+        return task
+
+    def owns(self, task: asyncio.Task[Any]) -> None:
+        """A task was made inside it."""
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if self._killed:
+            _seen(task)
+
+    async def run(self, life: Life, up: asyncio.Future[None]) -> None:
+        """From the opening of its store to its end."""
+        try:
+            async with Node(life).run() as node:
+                self.node = node
+                if not up.done():
+                    up.set_result(None)
+                await self.host.world.loop.create_future()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.error = error
+            self.host.world.told(self.host, f"stops: {type(error).__name__}: {error}"[:200])
+        finally:
+            self.node = None
+            if not up.done():
+                up.set_result(None)
+            if not self.died.done():
+                self.died.set_result(None)
+
+    def kill(self) -> None:
+        """It is gone at once. What is left of it unwinds, and touches nothing any more."""
+        if self._killed:
+            return
+        self._killed, self.node = True, None
+        self.engine.cut()
+        self.host.world.kills += 1
+        if not self.died.done():
+            self.died.set_result(None)
+        self.wake()
+        for task in list(self._tasks):
+            task.add_done_callback(_seen)
+            task.cancel()
+        self.host.world.bury(self)
+
+    @property
+    def remains(self) -> list[asyncio.Task[Any]]:
+        """Tasks that have not ended."""
+        return [task for task in self._tasks if not task.done()]
+
+
+class Host:
+    """A machine on which one process after the other serves the app: what is wrong with it outlives them."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number, self.name = world, number, f"node-{number}"
+        self.weather = Weather(changed=world.changed.set)
+        self.process: Process | None = None
+        self.paused = False
+        self.wall_offset_s, self.wall_rate = 0.0, 1.0
+        self._wall_from = 0.0
+        self.armed: Counter[CrashPoint] = Counter()
+        self.mischief = Mischief(world.loop)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.world.loop.time()
+
+    def wall(self) -> float:
+        """Its wall clock, right or wrong."""
+        return EPOCH + self.wall_offset_s + self._wall_from + (self.now() - self._wall_from) * self.wall_rate
+
+    def drift(self, rate: float) -> None:
+        """Its clock goes on from where it stands, at another rate."""
+        self.wall_offset_s, self._wall_from, self.wall_rate = self.wall() - EPOCH - self.now(), self.now(), 1.0 + rate
+
+    @property
+    def serves(self) -> bool:
+        """Whether a client would reach it."""
+        return self.process is not None and self.process.node is not None and not self.paused
+
+    @property
+    def silent(self) -> bool:
+        """Whether others hear nothing of it."""
+        return self.paused or not self.weather.reachable.is_set()
+
+
+class World:
+    """The loop, the store, and the machines."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        seed: int,
+        nodes: int = 1,
+        settings: NodeSettings,
+        trace: bool = False,
+        observe: Observer | None = None,
+    ) -> None:
+        self._definition, self._settings, self._observe = definition, settings, observe
+        self._seed = seed
+        self.loop = VirtualLoop(Random(f"{seed}/order"), trace=trace)
+        self.loop.owned_by = self._owned
+        self._rngs: dict[str, Random] = {}
+        self.storage = MemoryStorage()
+        self.timeline: list[tuple[float, str, str]] = []
+        """(virtual seconds, where, what)."""
+        self.violations: list[str] = []
+        self.passed: Counter[CrashPoint] = Counter()
+        self.killed_at: Counter[CrashPoint] = Counter()
+        self.injected: Counter[str] = Counter()
+        self.kills = 0
+        self.processes = 0
+        self.commits = 0
+        self._last = (0, 0)
+        """Epoch and number of the last commit."""
+        self.changed = asyncio.Event()
+        """A process started, ended, was paused, woke, or lost sight of its store."""
+        self.hosts = [Host(self, number) for number in range(nodes)]
+        self._ends: list[asyncio.Task[None]] = []
+        self._keeper: asyncio.Task[None] | None = None
+
+    def rng(self, purpose: str) -> Random:
+        """A source of chance for one purpose: a draw for one does not shift the others."""
+        if purpose not in self._rngs:
+            self._rngs[purpose] = Random(f"{self._seed}/{purpose}")
+        return self._rngs[purpose]
+
+    def told(self, host: Host | None, what: str) -> None:
+        """Something happened."""
+        self.timeline.append((self.loop.time(), host.name if host else "world", what))
+
+    def applied(self, head: Head) -> None:
+        """A commit took effect: the owner of the newest epoch gives them numbers, one after the other."""
+        epoch, number = self._last
+        if head.epoch < epoch or head.commit_id != number + 1:
+            self.violations.append(
+                f"commit {head.commit_id} of epoch {head.epoch} took effect after commit {number} of epoch {epoch}"
+            )
+        self._last = (head.epoch, head.commit_id)
+        self.commits += 1
+
+    def _owned(self, task: asyncio.Task[Any], place: Any) -> None:
+        if isinstance(place, Process):
+            place.owns(task)
+
+    # --- processes --------------------------------------------------------------------------------------------------
+
+    async def start(self, host: Host) -> bool:
+        """Start a process on a machine; returns whether it serves."""
+        process = host.process = Process(host)
+        life = Life(
+            self._definition,
+            process.engine,
+            self._settings,
+            rng=Random(self.rng("node").getrandbits(64)),
+            crash=process.passes,
+            observe=self._observe,
+            executor=InlineExecutor(),
+            clock=lambda: host,
+            make=host.mischief.wrap,
+        )
+        up: asyncio.Future[None] = self.loop.create_future()
+        process.spawn(process.run(life, up), "main")
+        process.died.add_done_callback(self._wake_keeper)
+        await asyncio.wait([up, process.died], return_when=asyncio.FIRST_COMPLETED)
+        if process.node is not None:
+            self.told(host, "serves")
+        return process.node is not None
+
+    def _wake_keeper(self, _: object) -> None:
+        self.changed.set()
+
+    async def keep_one_up(self) -> None:
+        """As an orchestrator does: start a process when none serves, on another machine when one is silent for too long."""
+        rng, at = self.rng("keeper"), 0
+        while True:
+            host = self.hosts[at % len(self.hosts)]
+            if host.process is None or host.process.died.done():
+                await asyncio.sleep(rng.uniform(*RESTART_S))
+                if not host.paused:
+                    await self.start(host)
+            self.changed.clear()
+            if host.silent and len(self.hosts) > 1:
+                await asyncio.sleep(SUSPECT_S)
+            elif host.silent or host.serves:
+                await self.changed.wait()
+            if host.silent or not host.serves:
+                at += 1
+
+    def bury(self, process: Process) -> None:
+        """Let what is left of a dead process unwind, for a while."""
+        work = self._bury(process)  # nobody's: what unwinds does not bury itself
+        self._ends.append(self.loop.create_task(work, name=f"bury-{process.host.name}", context=Context()))
+
+    async def _bury(self, process: Process) -> None:
+        for _ in range(BURY_TRIES):  # again and again: some do not heed it, and go on
+            if not process.remains:
+                break
+            await asyncio.wait(process.remains, timeout=BURY_S / BURY_TRIES)
+            for task in process.remains:
+                task.cancel()
+        if process.remains:
+            self.violations.append(f"left behind by a dead process: {', '.join(t.get_name() for t in process.remains)}")
+        process.dead = True
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    async def call(self, work: Callable[[Node], Coroutine[Any, Any, T]], *, patience_s: float = 30.0) -> T:
+        """Call the process that serves.
+
+        Raises:
+            NodeDownError: it died, or nobody answered in time. What was asked for may have happened.
+            GenesisError: as the call raises.
+        """
+        until = self.loop.time() + patience_s
+        while (process := self.serving()) is None:
+            if self.loop.time() > until:
+                raise NodeDownError("nobody serves")
+            await asyncio.sleep(0.05)
+        assert process.node is not None
+        task = process.spawn(work(process.node), "call")
+        either: list[asyncio.Future[Any]] = [task, process.died]
+        await asyncio.wait(either, timeout=until - self.loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        if process.died.done() or not task.done():  # a call that is given up goes on over there
+            raise NodeDownError(f"{process.host.name} died or did not answer")
+        return task.result()
+
+    def serving(self) -> Process | None:
+        """The process that clients reach; of two, the younger."""
+        found = [host.process for host in self.hosts if host.serves and host.process is not None]
+        return max(found, key=lambda process: process.number, default=None)
+
+    # --- faults -----------------------------------------------------------------------------------------------------
+
+    async def follow(self, schedule: f.Schedule) -> None:
+        """Let the faults of a schedule happen at their times; returns when the last one began."""
+        for happening in schedule:
+            await asyncio.sleep(max(0.0, happening.at_s - self.loop.time()))
+            self.inject(happening.fault)
+
+    def inject(self, fault: f.AnyFault) -> None:
+        """Let something go wrong now. What lasts ends by itself."""
+        host = self.hosts[fault.node % len(self.hosts)]
+        self.injected[f.name_of(fault)] += 1
+        self.told(host, f"fault {fault!r}")
+        if not (self._hits_process(host, fault) or self._hits_clock(host, fault) or host.weather.suffer(fault, self.loop)):
+            host.mischief.plan(fault)
+
+    def _hits_process(self, host: Host, fault: f.AnyFault) -> bool:
+        match fault:
+            case f.Crash():
+                if host.process is not None:
+                    host.process.kill()
+            case f.CrashAtPoint(point=point, after=after):
+                host.armed[point] = after + 1
+            case f.CrashAtStep(steps=steps):
+                if host.process is not None:
+                    host.process.doom(steps)
+            case f.Pause(seconds=seconds):
+                self._pause(host, seconds)
+            case _:
+                return False
+        return True
+
+    def _hits_clock(self, host: Host, fault: f.AnyFault) -> bool:
+        match fault:
+            case f.ClockJump(by_s=by_s):
+                host.wall_offset_s += by_s
+            case f.ClockDrift(rate=rate):
+                host.drift(rate)
+            case _:
+                return False
+        return True
+
+    def _pause(self, host: Host, seconds: float) -> None:
+        if host.paused:
+            return
+        host.paused = True
+        self.changed.set()
+        self.loop.call_later(seconds, self._wake, host)
+
+    def _wake(self, host: Host) -> None:
+        if not host.paused:
+            return
+        host.paused = False
+        self.told(host, "wakes")
+        if host.process is not None:
+            host.process.wake()
+        self.changed.set()
+
+    def calm(self) -> None:
+        """Everything that is wrong is right again; clocks stay as they are."""
+        for host in self.hosts:
+            host.weather.clear()
+            host.mischief.clear()
+            host.armed.clear()
+            self._wake(host)
+        self.told(None, "calm")
+
+    # --- from outside -----------------------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a scenario in this world, which keeps one process up meanwhile."""
+        if self._keeper is None:
+            self._keeper = self.loop.create_task(self.keep_one_up(), name="keeper")
+        return self.loop.run_nested(work)
+
+    def close(self) -> None:
+        """End the world: every process closes in order, as far as it lives. What is left behind is a violation."""
+        self.loop.run_nested(self._end())
+        self.loop.close()
+
+    async def _end(self) -> None:
+        self.calm()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        for host in self.hosts:
+            process = host.process
+            if process is not None and not process.died.done():
+                main = [task for task in process.remains if task.get_name() == f"{host.name}-main"]
+                for task in main:
+                    task.cancel()
+                await asyncio.wait(main, timeout=BURY_S)
+            if process is not None and process.remains:
+                await asyncio.wait(process.remains, timeout=BURY_S)
+            if process is not None and process.remains:
+                self.violations.append(f"left running: {', '.join(task.get_name() for task in process.remains)}")
+        if self._ends:
+            await asyncio.wait(self._ends)
+
+
+def _seen(task: asyncio.Future[Any]) -> None:
+    """Look at what a task ended with, so that nobody complains that nobody did."""
+    if not task.cancelled():
+        task.exception()
