@@ -7,30 +7,29 @@ the same calls give the same world.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from random import Random
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
 
-from genesis.chaos.loop import InlineExecutor, VirtualLoop
+from genesis.chaos import faults
+from genesis.chaos.loop import VirtualLoop
+from genesis.chaos.world import RESTART_S, NodeDownError, Process, World
 from genesis.core.errors import GenesisError
 from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
-from genesis.engines.memory import MemoryEngine, MemoryStorage
+from genesis.engines.memory_rows import Partition
 from genesis.runtime.definition import Definition
-from genesis.runtime.life import Life, NodeSettings
+from genesis.runtime.life import NodeSettings
 from genesis.runtime.node import Node
 from genesis.runtime.status import Status
 
 A = TypeVar("A")
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-EPOCH = 1_000_000_000.0
-"""Wall clock at the start of every simulation: 9 September 2001, 01:46:40 UTC."""
 SETTLE_MAX_S = 3600.0
 STEP_S = 0.05
 STEP_SHARE = 0.01
@@ -43,43 +42,41 @@ class SettleError(GenesisError):
     code = "settle"
 
 
-class _Crash(BaseException):
-    """Ends the simulated process where it stands."""
-
-
-class _Clock:
-    """The loop's virtual time as both clocks."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self.now = loop.time
-
-    def wall(self) -> float:
-        return EPOCH + self.now()
-
-
 class Simulation:
-    """A world with one node. Its calls run the virtual loop; between them time stands still."""
+    """A world that a test drives. Its calls run the virtual loop; between them time stands still."""
 
-    def __init__(self, definition: Definition, seed: int, errors: str, settings: NodeSettings) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        seed: int,
+        errors: str,
+        settings: NodeSettings,
+        nodes: int = 1,
+        schedule: faults.Schedule = (),
+        seeded_order: bool = False,
+    ) -> None:
         if errors not in ("raise", "record"):
             raise ValueError(f"errors is {errors!r}: raise or record")
-        self._definition, self._errors, self._settings = definition, errors, settings
-        self._loop = VirtualLoop()
-        self._rng = Random(seed)
-        self._storage = MemoryStorage()
-        self._engine: MemoryEngine | None = None
-        self._node: Node | None = None
-        self._life: AbstractAsyncContextManager[Node] | None = None
-        self._armed: Counter[CrashPoint] = Counter()
+        self.world = World(
+            definition,
+            seed=seed,
+            nodes=nodes,
+            settings=settings,
+            seeded_order=seeded_order,
+            restart_s=RESTART_S if seeded_order else (0.0, 0.0),
+            observe=self._observe,
+        )
+        self._errors = errors
+        self._rng = self.world.rng("ids")
         self._emitted: list[Message] = []
         self._sealed: list[Message] = []
         """Emitted in the group whose commit is under way."""
         self._unraised: list[BaseException] = []
         self.failures: list[tuple[str, BaseException]] = []
         """(route, error) of every failed attempt."""
-        self.crashes = 0
-        self._killed: asyncio.Future[None] = self._loop.create_future()
-        """Done when the node passed a point where it was to die."""
+        self._run(_nothing)  # started: what it stores at first is no part of what the user's crash points count
+        self._trouble = self.world.loop.create_task(self.world.follow(schedule), name="faults")
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -100,8 +97,8 @@ class Simulation:
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; everything that falls due happens."""
-        until = self._loop.time() + seconds
-        self._run(lambda node: _sleep_until(self._loop, until))
+        until = self.world.loop.time() + seconds
+        self._run(lambda node: _sleep_until(self.world.loop, until))
 
     async def settle(self) -> None:
         """Run until no delivery waits, retries included; parked ones and timers that are not due stay.
@@ -110,14 +107,14 @@ class Simulation:
             Exception: the first error that a handler raised, unless errors are recorded.
             SettleError: an hour was not enough.
         """
-        begin = self._loop.time()
+        begin = self.world.loop.time()
         while True:
-            self._run(lambda node: _sleep_until(self._loop, self._loop.time()))
+            self._run(lambda node: _sleep_until(self.world.loop, self.world.loop.time()))
             if self._errors == "raise" and self._unraised:
                 raise self._unraised.pop(0)
             if self._quiet():
                 return
-            waited = self._loop.time() - begin
+            waited = self.world.loop.time() - begin
             if waited > SETTLE_MAX_S:
                 raise SettleError(f"after an hour {self.ledger.waiting} deliveries still wait: {self.ledger}")
             await self.advance(max(STEP_S, STEP_SHARE * waited))
@@ -129,14 +126,27 @@ class Simulation:
             ValueError: no such point; names them.
         """
         try:
-            self._armed[CrashPoint(point)] = after + 1
+            found = CrashPoint(point)
         except ValueError:
             raise ValueError(f"{point!r} is no crash point; they are {', '.join(CrashPoint)}") from None
+        self.inject(faults.CrashAtPoint(point=found, after=after))
 
     async def crash(self) -> None:
-        """Kill the node now, and start it again."""
-        self._die()
-        self._ensure()
+        """Kill the node that serves now; it, or another, is started again."""
+        self.inject(faults.Crash(self._serving().host.number))
+        self._run(_nothing)
+
+    async def pause(self, seconds: float) -> None:
+        """Let the node that serves stand still, as by SIGSTOP. With several nodes another takes over, and it wakes a zombie."""
+        self.inject(faults.Pause(self._serving().host.number, seconds))
+
+    async def partition(self, seconds: float) -> None:
+        """Cut the node that serves off from its store. With several nodes another takes over."""
+        self.inject(faults.CutOff(self._serving().host.number, seconds))
+
+    def inject(self, fault: faults.AnyFault) -> None:
+        """Let something go wrong now."""
+        self.world.inject(fault)
 
     # --- what is seen -----------------------------------------------------------------------------------------------
 
@@ -150,12 +160,17 @@ class Simulation:
 
     def dead(self) -> list[DeadLetter]:
         """Dead letters, oldest first."""
-        rows = self._run(lambda node: self._engine_now().scan(0, "dead", "", 100_000))
-        return sorted((msgspec.msgpack.decode(body, type=DeadLetter) for _, body in rows), key=lambda letter: letter.died_at)
+        rows = self._stored.tables["dead"].rows.values()
+        return sorted((msgspec.msgpack.decode(body, type=DeadLetter) for body in rows), key=lambda letter: letter.died_at)
 
     def now(self) -> float:
         """Virtual wall clock, seconds since the epoch."""
-        return EPOCH + self._loop.time()
+        return self._serving().host.wall()
+
+    @property
+    def crashes(self) -> int:
+        """How often a node was killed."""
+        return self.world.kills
 
     @property
     def ledger(self) -> Ledger:
@@ -164,118 +179,75 @@ class Simulation:
 
     @property
     def node(self) -> Node:
-        """The running node."""
-        return self._ensure()
+        """The node that serves."""
+        node = self._serving().node
+        assert node is not None
+        return node
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _observe(self, what: str, fact: Any) -> None:
         if what == "sealed":
             self._sealed = fact
-        elif what == "failure" and not self._killed.done():
+        elif what == "committed":  # durable, whoever gets to know of it
+            self._emitted += self._sealed
+            self._sealed = []
+        elif what == "failure":
             delivery, error = fact
             assert isinstance(delivery, Delivery)
             self.failures.append((delivery.route, error))
             self._unraised.append(error)
 
-    def _maybe_crash(self, point: CrashPoint) -> None:
-        if self._killed.done():  # what is left of a dead node goes nowhere
-            raise _Crash
-        if point is CrashPoint.COMMIT:  # durable, whoever gets to know of it
-            self._emitted += self._sealed
-        if point in self._armed:
-            self._armed[point] -= 1
-            if not self._armed[point]:
-                del self._armed[point]
-                self._engine_now().cut()
-                self._killed.set_result(None)
-                raise _Crash
+    @property
+    def _stored(self) -> Partition:
+        return self.world.storage.partitions[0]
 
-    def _engine_now(self) -> MemoryEngine:
-        assert self._engine is not None
-        return self._engine
-
-    def _ensure(self) -> Node:
-        """The node, started if it is dead."""
-        while self._node is None:
-            self._engine = MemoryEngine(self._storage, immediate=False, crash=self._maybe_crash, delay=self._delay)
-            life = Life(
-                self._definition,
-                self._engine,
-                self._settings,
-                rng=Random(self._rng.getrandbits(64)),
-                crash=self._maybe_crash,
-                observe=self._observe,
-                executor=InlineExecutor(),
-                clock=lambda: _Clock(self._loop),
-            )
-            node = Node(life)
-            self._life = node.run()
-            if self._drive(self._life.__aenter__()) and self._life is not None:
-                self._node = node
-        return self._node
-
-    def _delay(self) -> float:
-        return self._rng.uniform(0.0002, 0.002)
+    def _serving(self) -> Process:
+        """The process that serves, started first if it is dead."""
+        while (process := self.world.serving()) is None:
+            self._run(_nothing)
+        return process
 
     def _run(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-        """Run a call; when the node is killed meanwhile, start it again and repeat the call."""
+        """Run a call; when the node is killed meanwhile, repeat it at the one that is started again."""
+        return self.world.run(self._call(work))
+
+    async def _call(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
         while True:
-            ended = self._drive(work(self._ensure()))
-            if ended:
-                return ended[0]
-
-    def _drive(self, work: Coroutine[Any, Any, T]) -> tuple[T] | None:
-        """Run something to its end. None if the node was killed before; if it was killed at that moment, it is buried."""
-        task = self._loop.create_task(work, name="test")
-        task.add_done_callback(_seen)
-        self._loop.run_nested(_first(task, self._killed))
-        if not self._killed.done():
-            return (task.result(),)
-        ended = task.done() and not task.cancelled() and task.exception() is None
-        task.cancel()
-        self._die()
-        return (task.result(),) if ended else None
-
-    def _die(self) -> None:
-        """End the node without any of its goodbyes reaching the store."""
-        if self._engine is not None:
-            self._engine.cut()
-        if not self._killed.done():
-            self._killed.set_result(None)
-        life, self._node, self._life = self._life, None, None
-        self.crashes += 1
-        self._loop.run_nested(_bury(self._loop, life))
-        self._killed = self._loop.create_future()
+            try:
+                return await self.world.call(work, patience_s=math.inf)
+            except NodeDownError:
+                continue
 
     def _status(self) -> Status:
         return self._run(_status)
 
     def _quiet(self) -> bool:
         """Whether everything that can run has ended, and is committed."""
-        pipeline, status = self._ensure()._ready(), self._status()
+        status = self._status()
+        pipeline = self.node._ready()
         if status.running or pipeline.sealed or pipeline.intake.waiting or not pipeline.group.empty:
             return False
-        return status.ledger.waiting == (self._run(lambda node: _asleep(self._engine_now())) if status.parked else 0)
+        return status.ledger.waiting == (_asleep(self._stored) if status.parked else 0)
 
     def close(self) -> None:
         """End the world."""
-        self._armed.clear()
-        if self._life is not None and self._node is not None:
-            self._loop.run_nested(self._life.__aexit__(None, None, None))
-        self._loop.run_nested(_bury(self._loop, None))
-        self._loop.close()
+        self._trouble.cancel()
+        self.world.close()
 
 
 @asynccontextmanager
-async def simulation(definition: Definition, *, seed: int, errors: str, settings: NodeSettings) -> AsyncIterator[Simulation]:
-    """A world for the length of a block."""
-    world = Simulation(definition, seed, errors, settings)
+async def simulation(definition: Definition, **options: Any) -> AsyncIterator[Simulation]:
+    """A world for the length of a block; options as `Simulation` takes them."""
+    sim = Simulation(definition, **options)
     try:
-        world._ensure()  # started: what it stores at first is no part of what the user's crash points count
-        yield world
+        yield sim
     finally:
-        world.close()
+        sim.close()
+
+
+async def _nothing(node: Node) -> None:
+    """For a call that only needs somebody to serve."""
 
 
 async def _sleep_until(loop: VirtualLoop, until: float) -> None:
@@ -286,31 +258,8 @@ async def _status(node: Node) -> Status:
     return node.status()
 
 
-async def _asleep(engine: MemoryEngine) -> int:
+def _asleep(stored: Partition) -> int:
     """Deliveries that wait for a person: the parked ones, and those behind them."""
-    rows = await engine.scan_pending(0, 0, 1_000_000)
+    rows = stored.pending.values()
     parked = {row.delivery.address for row in rows if row.reason is Reason.PARKED}
     return sum(row.reason is Reason.PARKED or (row.reason is Reason.HELD and row.delivery.address in parked) for row in rows)
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    """Look at what a task ended with, so that nobody complains that nobody did."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def _first(*futures: asyncio.Future[Any]) -> None:
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _bury(loop: VirtualLoop, life: Any) -> None:
-    """Cancel every task of a dead node and wait for their end."""
-    me = asyncio.current_task()
-    left = [task for task in asyncio.all_tasks(loop) if task is not me]
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=1.0)
-    if life is not None:
-        with suppress(asyncio.CancelledError, GenesisError, _Crash):
-            await life.gen.aclose()

@@ -98,6 +98,12 @@ class Process:
                 self.kill()
                 raise Killed
 
+    def observes(self, what: str, fact: Any) -> None:
+        """Something happened in it; of a dead one it is not told."""
+        observe = self.host.world.observe
+        if observe is not None and not self._killed:
+            observe(what, fact)
+
     def doom(self, steps: int) -> None:
         """It will be killed so many callbacks from now."""
         self._doomed_at = self.steps + steps
@@ -133,6 +139,7 @@ class Process:
         try:
             async with Node(life).run() as node:
                 self.node = node
+                self.host.world.serves_now()
                 if not up.done():
                     up.set_result(None)
                 await self.host.world.loop.create_future()
@@ -215,12 +222,26 @@ class World:
         seed: int,
         nodes: int = 1,
         settings: NodeSettings,
+        seeded_order: bool = True,
+        restart_s: tuple[float, float] = RESTART_S,
         trace: bool = False,
         observe: Observer | None = None,
     ) -> None:
-        self._definition, self._settings, self._observe = definition, settings, observe
-        self._seed = seed
-        self.loop = VirtualLoop(Random(f"{seed}/order"), trace=trace)
+        """Make it; nothing runs yet.
+
+        Args:
+            definition: The app.
+            seed: Decides everything that is left to chance.
+            nodes: How many machines there are: one serves, the others take over.
+            settings: Limits of each process.
+            seeded_order: Whether the seed draws the order in which ready callbacks run; else it is that of asyncio.
+            restart_s: Shortest and longest time until a dead process is started again.
+            trace: Whether the loop keeps a digest of every step.
+            observe: Told what happens inside the processes that live.
+        """
+        self._definition, self._settings, self.observe = definition, settings, observe
+        self._seed, self._restart_s = seed, restart_s
+        self.loop = VirtualLoop(Random(f"{seed}/order") if seeded_order else None, trace=trace)
         self.loop.owned_by = self._owned
         self._rngs: dict[str, Random] = {}
         self.storage = MemoryStorage()
@@ -238,6 +259,8 @@ class World:
         self.changed = asyncio.Event()
         """A process started, ended, was paused, woke, or lost sight of its store."""
         self.hosts = [Host(self, number) for number in range(nodes)]
+        self._callers: list[asyncio.Future[None]] = []
+        """Clients that wait for somebody who serves."""
         self._ends: list[asyncio.Task[None]] = []
         self._keeper: asyncio.Task[None] | None = None
 
@@ -260,6 +283,8 @@ class World:
             )
         self._last = (head.epoch, head.commit_id)
         self.commits += 1
+        if self.observe is not None:
+            self.observe("committed", head)
 
     def _owned(self, task: asyncio.Task[Any], place: Any) -> None:
         if isinstance(place, Process):
@@ -276,7 +301,7 @@ class World:
             self._settings,
             rng=Random(self.rng("node").getrandbits(64)),
             crash=process.passes,
-            observe=self._observe,
+            observe=process.observes if self.observe is not None else None,
             executor=InlineExecutor(),
             clock=lambda: host,
             make=host.mischief.wrap,
@@ -298,7 +323,7 @@ class World:
         while True:
             host = self.hosts[at % len(self.hosts)]
             if host.process is None or host.process.died.done():
-                await asyncio.sleep(rng.uniform(*RESTART_S))
+                await asyncio.sleep(rng.uniform(*self._restart_s))
                 if not host.paused:
                     await self.start(host)
             self.changed.clear()
@@ -335,17 +360,31 @@ class World:
             GenesisError: as the call raises.
         """
         until = self.loop.time() + patience_s
-        while (process := self.serving()) is None:
-            if self.loop.time() > until:
-                raise NodeDownError("nobody serves")
-            await asyncio.sleep(0.05)
+        process = await self._somebody(until)
         assert process.node is not None
         task = process.spawn(work(process.node), "call")
         either: list[asyncio.Future[Any]] = [task, process.died]
         await asyncio.wait(either, timeout=until - self.loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        if process.died.done() or not task.done():  # a call that is given up goes on over there
-            raise NodeDownError(f"{process.host.name} died or did not answer")
+        if not task.done() or (process.died.done() and (task.cancelled() or task.exception() is not None)):
+            raise NodeDownError(f"{process.host.name} died or did not answer")  # a call that is given up goes on over there
         return task.result()
+
+    async def _somebody(self, until: float) -> Process:
+        """The process that serves, as soon as there is one."""
+        while (process := self.serving()) is None:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._callers.append(waiter)
+            await asyncio.wait([waiter], timeout=until - self.loop.time())
+            if not waiter.done():
+                raise NodeDownError("nobody serves")
+        return process
+
+    def serves_now(self) -> None:
+        """Tell those who wait for somebody who serves."""
+        callers, self._callers = self._callers, []
+        for waiter in callers:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def serving(self) -> Process | None:
         """The process that clients reach; of two, the younger."""
@@ -409,6 +448,7 @@ class World:
         if host.process is not None:
             host.process.wake()
         self.changed.set()
+        self.serves_now()
 
     def calm(self) -> None:
         """Everything that is wrong is right again; clocks stay as they are."""

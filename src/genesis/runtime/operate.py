@@ -103,23 +103,25 @@ class Operator:
 
     async def replay(self, key: str) -> bool:
         """Bring a dead letter (or a parked delivery) back, with fresh attempts; one commit. False when there is none."""
-        letter = await self._letter(key)
-        if letter is None:
-            return await self._unpark(key, drop=False)
-        self._remove(key)
-        self._pipeline.outcomes.born([_reborn(letter.delivery, self._pipeline.clock.wall())])
-        await self._pipeline.barrier()
-        return True
+        async with self._pipeline.acting:
+            letter = await self._letter(key)
+            if letter is None:
+                return await self._unpark(key, drop=False)
+            self._remove(key)
+            self._pipeline.outcomes.born([_reborn(letter.delivery, self._pipeline.clock.wall())])
+            await self._pipeline.barrier()
+            return True
 
     async def drop(self, key: str) -> bool:
         """Remove a dead letter for good; a parked delivery ends as dead without being kept. False when there is none."""
-        letter = await self._letter(key)
-        if letter is None:
-            return await self._unpark(key, drop=True)
-        self._remove(key)
-        await self._forget_journal(letter.delivery)
-        await self._pipeline.barrier()
-        return True
+        async with self._pipeline.acting:
+            letter = await self._letter(key)
+            if letter is None:
+                return await self._unpark(key, drop=True)
+            self._remove(key)
+            await self._forget_journal(letter.delivery)
+            await self._pipeline.barrier()
+            return True
 
     async def _letter(self, key: str) -> DeadLetter | None:
         pipeline = self._pipeline

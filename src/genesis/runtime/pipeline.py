@@ -40,7 +40,7 @@ SAMPLES = 32
 """Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
 Observer = Callable[[str, Any], None]
 """Told what happened, by a test or a simulation: ("sealed", messages emitted in a group whose commit begins), ("dead", letter),
-("failure", (delivery, error))."""
+("failure", (delivery, error)). A simulation adds ("committed", head), when a group has taken effect."""
 
 
 class Pipeline:
@@ -94,6 +94,8 @@ class Pipeline:
         """Addresses whose next held delivery must be brought up."""
         self.latency = [Histogram() for _ in range(PRIORITIES)]
         """Seconds from birth to commit, by priority."""
+        self.acting = asyncio.Lock()
+        """Held by whoever looks at a dead letter or a parked delivery and then moves it."""
         self.work = asyncio.Event()
         """Something waits to be committed."""
         self.news = asyncio.Event()

@@ -17,7 +17,6 @@ from genesis.core.errors import (
     GenesisError,
     HandlerTimeoutError,
     StoreChangedError,
-    StoreError,
     StoreNewerError,
     UnavailableError,
 )
@@ -169,8 +168,6 @@ class Slots:
                     await waits
         except _SlotOver:
             self.stuck -= 1
-        except StoreError:  # the partition is being dropped, and this slot with it
-            pass
         self._pulling -= 1
         self._alive -= 1
 

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from genesis import App, DeadLetter, Message, Node, Priority, State
-from genesis.chaos.simulation import EPOCH, InlineExecutor, Simulation
+from genesis.chaos.loop import InlineExecutor
+from genesis.chaos.simulation import Simulation
+from genesis.chaos.world import EPOCH
 from genesis.core.errors import StoreError, StoreFailedError
 from genesis.core.ports import CrashPoint
 from genesis.engines.memory import MemoryEngine, MemoryStorage
