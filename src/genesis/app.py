@@ -1,12 +1,13 @@
 """The composition root: what the user describes, put together with an engine. The only file that knows every room.
 
-An `App` is a description without IO. `running` makes a node of it; `simulate` runs it in virtual time.
+An `App` is a description without IO. `running` makes a node of it; `simulate` runs it in virtual time, `explore` in
+many worlds.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -23,6 +24,7 @@ from genesis.runtime.node import Node
 from genesis.runtime.source import Source, define_source
 
 if TYPE_CHECKING:
+    from genesis.chaos.explore import Exploration
     from genesis.chaos.simulation import Simulation
 
 C = TypeVar("C", bound=type)
@@ -160,20 +162,56 @@ class App:
         return Node(Life(self.definition(), engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
     def simulate(
-        self, *, seed: int = 0, errors: str = "raise", settings: Settings | None = None
+        self, *, seed: int = 0, errors: str = "raise", settings: Settings | None = None, nodes: int = 1
     ) -> AbstractAsyncContextManager[Simulation]:
-        """Run the application in virtual time on the memory engine: ``async with app.simulate() as sim:``.
+        """Run the application in virtual time on a model of a store: ``async with app.simulate() as sim:``.
+
+        What is ready runs in the order of asyncio; `explore` tries others.
 
         Args:
             seed: Decides everything that is left to chance.
             errors: ``raise``: `settle` raises what handlers raised; ``record``: failures are kept in `sim.failures`.
             settings: Limits; default: the defaults, whatever the environment says.
+            nodes: Machines: one serves, the others take over.
         """
         from genesis.chaos.simulation import (
             simulation,  # imported late: a service that never simulates does not pay for it
         )
 
-        return simulation(self.definition(), seed=seed, errors=errors, settings=(settings or Settings()).node())
+        limits = (settings or Settings()).node()
+        return simulation(self.definition(), seed=seed, errors=errors, settings=limits, nodes=nodes)
+
+    async def explore(
+        self,
+        scenario: Callable[[Simulation], Awaitable[Any]],
+        *,
+        runs: int = 500,
+        seed: int = 0,
+        faults: int = 20,
+        kinds: Sequence[str] | None = None,
+        nodes: int = 1,
+        settings: Settings | None = None,
+    ) -> Exploration:
+        """Run a scenario in many simulated worlds, with another order and other faults in each.
+
+        Args:
+            scenario: ``async def scenario(sim)``: sends, waits and asserts, as a test with `simulate` does.
+            runs: How many seeds.
+            seed: The first of them.
+            faults: How many faults each world has.
+            kinds: Their names; default: all that cost no attempts of a handler.
+            nodes: Machines.
+            settings: Limits.
+
+        Raises:
+            PromiseBrokenError: a seed failed: which, with which faults, and what happened.
+            ValueError: there is no fault of such a name.
+        """
+        from genesis.chaos.explore import GENTLE, Explorer
+
+        limits = (settings or Settings()).node()
+        explorer = Explorer(self.definition(), scenario, limits, nodes, faults, GENTLE if kinds is None else kinds)
+        return await explorer.explore(range(seed, seed + runs))
 
 
 def _caller() -> str:

@@ -34,6 +34,8 @@ class Outcome:
     schedule: list[faults.Happening]
     events: int = 0
     virtual_s: float = 0.0
+    sending_s: float = 0.0
+    """Virtual seconds until the last event was accepted."""
     steps: int = 0
     commits: int = 0
     kills: int = 0
@@ -60,6 +62,7 @@ class Scenario:
         self._events, self._seed = events, seed
         self.accepted: list[check.Event] = []
         self.answers = 0
+        self.sending_s = 0.0
 
     async def producer(self, number: int) -> None:
         """Send one event after the other, each until it is accepted."""
@@ -116,6 +119,7 @@ class Scenario:
         try:
             async with asyncio.timeout(CALM_S):
                 await asyncio.gather(*work)
+                self.sending_s = world.loop.time()
                 await self.settle()
                 return await self.judge()
         except TimeoutError:
@@ -203,6 +207,7 @@ def run(
         schedule,
         events=len(scenario.accepted),
         virtual_s=world.loop.time(),
+        sending_s=scenario.sending_s,
         steps=world.loop.steps,
         commits=world.commits,
         kills=world.kills,

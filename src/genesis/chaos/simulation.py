@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ import msgspec
 
 from genesis.chaos import faults
 from genesis.chaos.loop import VirtualLoop
-from genesis.chaos.world import RESTART_S, NodeDownError, Process, World
-from genesis.core.errors import GenesisError
+from genesis.chaos.process import Process
+from genesis.chaos.world import RESTART_S, NodeDownError, World
+from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError
 from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
@@ -54,8 +55,20 @@ class Simulation:
         settings: NodeSettings,
         nodes: int = 1,
         schedule: faults.Schedule = (),
-        seeded_order: bool = False,
+        exploring: bool = False,
     ) -> None:
+        """Start a world.
+
+        Args:
+            definition: The app.
+            seed: Decides everything that is left to chance.
+            errors: ``raise`` or ``record`` what handlers raise.
+            settings: Limits of each node.
+            nodes: How many machines there are.
+            schedule: Faults that happen by themselves.
+            exploring: Whether the seed draws the order of what is ready, restarts take time, and clients that are told to
+                come back do so.
+        """
         if errors not in ("raise", "record"):
             raise ValueError(f"errors is {errors!r}: raise or record")
         self.world = World(
@@ -63,11 +76,11 @@ class Simulation:
             seed=seed,
             nodes=nodes,
             settings=settings,
-            seeded_order=seeded_order,
-            restart_s=RESTART_S if seeded_order else (0.0, 0.0),
+            seeded_order=exploring,
+            restart_s=RESTART_S if exploring else (0.0, 0.0),
             observe=self._observe,
         )
-        self._errors = errors
+        self._errors, self._exploring = errors, exploring
         self._rng = self.world.rng("ids")
         self._emitted: list[Message] = []
         self._sealed: list[Message] = []
@@ -89,6 +102,21 @@ class Simulation:
         """
         given = id if id is not None else f"sim-{self._rng.getrandbits(64):016x}"
         return self._run(lambda node: node.send(message, id=given, source=source, priority=priority))
+
+    async def send_all(self, messages: Iterable[Message]) -> list[Receipt]:
+        """Send events side by side, each by a client of its own: in which order they arrive is left to chance."""
+        clients = [self._call(self._sending(message)) for message in messages]
+        return self.world.run(self._all(clients))
+
+    async def _all(self, calls: list[Coroutine[Any, Any, T]]) -> list[T]:
+        tasks = [self.world.loop.create_task(call, name=f"client-{number}") for number, call in enumerate(calls)]
+        if tasks:
+            await asyncio.wait(tasks)
+        return [task.result() for task in tasks]
+
+    def _sending(self, message: Message) -> Callable[[Node], Coroutine[Any, Any, Receipt]]:
+        given = f"sim-{self._rng.getrandbits(64):016x}"
+        return lambda node: node.send(message, id=given)
 
     async def ask(self, request: Request[A], *, deadline: float = 30.0, id: str | None = None) -> A:
         """Ask, in virtual time."""
@@ -218,6 +246,10 @@ class Simulation:
                 return await self.world.call(work, patience_s=math.inf)
             except NodeDownError:
                 continue
+            except (IntakeFullError, NotAcceptedError) as refusal:
+                if not self._exploring:
+                    raise
+                await asyncio.sleep(getattr(refusal, "retry_after_s", 0.1))
 
     def _status(self) -> Status:
         return self._run(_status)

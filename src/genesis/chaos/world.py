@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context
 from random import Random
 from typing import Any, TypeVar
 
 from genesis.chaos import faults as f
-from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
-from genesis.chaos.mischief import Mischief
-from genesis.chaos.model import ModelEngine, Weather
+from genesis.chaos.loop import InlineExecutor, VirtualLoop
+from genesis.chaos.process import Host, Process
 from genesis.core.errors import GenesisError
 from genesis.core.ports import CrashPoint, Head
 from genesis.engines.memory import MemoryStorage
@@ -26,8 +25,6 @@ from genesis.runtime.node import Node
 from genesis.runtime.pipeline import Observer
 
 T = TypeVar("T")
-EPOCH = 1_000_000_000.0
-"""Wall clock at the start of every world: 9 September 2001, 01:46:40 UTC."""
 RESTART_S = (0.02, 0.5)
 """How long it takes to start a process again."""
 SUSPECT_S = 2.0
@@ -41,175 +38,6 @@ class NodeDownError(GenesisError):
     """The process that was called died, or stands still: call again."""
 
     code = "node-down"
-
-
-class Killed(BaseException):
-    """Ends the simulated process where it stands."""
-
-
-class Process:
-    """One process of a world, from its start to its end: a `Place` for everything that it runs."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.node: Node | None = None
-        self.died: asyncio.Future[None] = host.world.loop.create_future()
-        """Done when it was killed, or ended by itself."""
-        self.error: BaseException | None = None
-        self.dead = False
-        self._killed = False
-        self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._held: list[asyncio.Handle] = []
-        """What became ready while it was paused."""
-        self._doomed_at: int | None = None
-        self.steps = 0
-        host.world.processes += 1
-        self.number = host.world.processes
-        self.engine = ModelEngine(
-            host.world.storage, host.weather, host.world.rng("engine"), crash=self.passes, applied=host.world.applied
-        )
-
-    # --- its steps --------------------------------------------------------------------------------------------------
-
-    def admits(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback of this process runs now."""
-        if self.dead:
-            return False
-        if self.host.paused and not self._killed:
-            self._held.append(handle)
-            return False
-        self.steps += 1
-        if self._doomed_at is not None and self.steps >= self._doomed_at and not self._killed:
-            self.host.world.told(self.host, "killed between two awaits")
-            self.kill()
-        return True
-
-    def passes(self, point: CrashPoint) -> None:
-        """It passes a named point of the commit path, and dies there if it was told to."""
-        if self._killed:
-            raise Killed
-        host = self.host
-        host.world.passed[point] += 1
-        if host.armed[point]:
-            host.armed[point] -= 1
-            if not host.armed[point]:
-                host.world.told(host, f"killed at {point}")
-                host.world.killed_at[point] += 1
-                self.kill()
-                raise Killed
-
-    def observes(self, what: str, fact: Any) -> None:
-        """Something happened in it; of a dead one it is not told."""
-        observe = self.host.world.observe
-        if observe is not None and not self._killed:
-            observe(what, fact)
-
-    def doom(self, steps: int) -> None:
-        """It will be killed so many callbacks from now."""
-        self._doomed_at = self.steps + steps
-
-    def wake(self) -> None:
-        """It goes on after a pause."""
-        ready: Any = self.host.world.loop._ready  # type: ignore[attr-defined]
-        ready.extend(self._held)
-        self._held.clear()
-
-    # --- its life ---------------------------------------------------------------------------------------------------
-
-    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Start a task inside it."""
-        context = copy_context()
-        context.run(PLACE.set, self)
-        task = self.host.world.loop.create_task(work, name=f"{self.host.name}-{name}", context=context)
-        task.add_done_callback(_seen)
-        return task
-
-    def owns(self, task: asyncio.Task[Any]) -> None:
-        """A task was made inside it."""
-        self._tasks[task] = None
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
-        if self._killed:
-            _seen(task)
-
-    async def run(self, life: Life, up: asyncio.Future[None]) -> None:
-        """From the opening of its store to its end."""
-        try:
-            async with Node(life).run() as node:
-                self.node = node
-                self.host.world.serves_now()
-                if not up.done():
-                    up.set_result(None)
-                await self.host.world.loop.create_future()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self.error = error
-            self.host.world.told(self.host, f"stops: {type(error).__name__}: {error}"[:200])
-        finally:
-            self.node = None
-            if not up.done():
-                up.set_result(None)
-            if not self.died.done():
-                self.died.set_result(None)
-
-    def kill(self) -> None:
-        """It is gone at once. What is left of it unwinds, and touches nothing any more."""
-        if self._killed:
-            return
-        self._killed, self.node = True, None
-        self.engine.cut()
-        self.host.world.kills += 1
-        if not self.died.done():
-            self.died.set_result(None)
-        self.wake()
-        for task in list(self._tasks):
-            task.add_done_callback(_seen)
-            task.cancel()
-        self.host.world.bury(self)
-
-    @property
-    def remains(self) -> list[asyncio.Task[Any]]:
-        """Tasks that have not ended."""
-        return [task for task in self._tasks if not task.done()]
-
-
-class Host:
-    """A machine on which one process after the other serves the app: what is wrong with it outlives them."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.world, self.number, self.name = world, number, f"node-{number}"
-        self.weather = Weather(changed=world.changed.set)
-        self.process: Process | None = None
-        self.paused = False
-        self.wall_offset_s, self.wall_rate = 0.0, 1.0
-        self._wall_from = 0.0
-        self.armed: Counter[CrashPoint] = Counter()
-        self.mischief = Mischief(world.loop)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self.world.loop.time()
-
-    def wall(self) -> float:
-        """Its wall clock, right or wrong."""
-        return EPOCH + self.wall_offset_s + self._wall_from + (self.now() - self._wall_from) * self.wall_rate
-
-    def drift(self, rate: float) -> None:
-        """Its clock goes on from where it stands, at another rate."""
-        self.wall_offset_s, self._wall_from, self.wall_rate = self.wall() - EPOCH - self.now(), self.now(), 1.0 + rate
-
-    @property
-    def serves(self) -> bool:
-        """Whether a client would reach it."""
-        return self.process is not None and self.process.node is not None and not self.paused
-
-    @property
-    def silent(self) -> bool:
-        """Whether others hear nothing of it."""
-        return self.paused or not self.weather.reachable.is_set()
 
 
 class World:
@@ -489,9 +317,3 @@ class World:
                 self.violations.append(f"left running: {', '.join(task.get_name() for task in process.remains)}")
         if self._ends:
             await asyncio.wait(self._ends)
-
-
-def _seen(task: asyncio.Future[Any]) -> None:
-    """Look at what a task ended with, so that nobody complains that nobody did."""
-    if not task.cancelled():
-        task.exception()

@@ -13,8 +13,8 @@ import msgspec
 
 from genesis import App, DeadLetter, Message, Node, Priority, State
 from genesis.chaos.loop import InlineExecutor
+from genesis.chaos.process import EPOCH
 from genesis.chaos.simulation import Simulation
-from genesis.chaos.world import EPOCH
 from genesis.core.errors import StoreError, StoreFailedError
 from genesis.core.ports import CrashPoint
 from genesis.engines.memory import MemoryEngine, MemoryStorage

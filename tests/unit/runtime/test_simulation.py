@@ -9,8 +9,8 @@ import pytest
 
 from genesis import App, Context, Retry, Settings, State, every, on
 from genesis.chaos.loop import DeadlockError, VirtualLoop
+from genesis.chaos.process import EPOCH
 from genesis.chaos.simulation import SettleError
-from genesis.chaos.world import EPOCH
 from tests.unit.runtime.support import CRASH_POINTS, Disk, Done, Job, Log, inside, spoken, until
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from genesis import App, Context, Message, Priority, on
-from genesis.chaos.world import EPOCH
+from genesis.chaos.process import EPOCH
 from tests.unit.runtime.support import CRASH_POINTS, Alarm, Disk, Job, Log, inside, until
 
 DAY_S = 86_400.0

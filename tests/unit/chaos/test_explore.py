@@ -1,0 +1,142 @@
+"""Exploring: a wrong component is found, with the fewest faults; a right one is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from genesis import App, Context, Message, State, on
+from genesis.chaos.explore import PromiseBrokenError
+from genesis.chaos.faults import KINDS, Crash, CrashAtPoint, CrashAtStep
+from genesis.chaos.shrink import shrink
+from genesis.chaos.simulation import Simulation
+
+
+class Order(Message, type="order"):
+    number: int
+
+
+class Paid(State):
+    orders: list[int] = []  # noqa: RUF012 - msgspec copies it
+
+
+def till(*, careful: bool) -> tuple[App, Counter[str], type]:
+    """A component that charges a card; the careless one forgets that a handler may run again."""
+    app, card = App("till"), Counter[str]()
+
+    @app.component(single=True, state=Paid)
+    class Till:
+        @on(Order)
+        async def pay(self, order: Order, paid: Paid, ctx: Context) -> None:
+            async def charge(key: str) -> bool:
+                card[key] += 1
+                await asyncio.sleep(0.01)
+                return True
+
+            if careful:
+                await ctx.once("charge", charge, type=bool)
+            else:
+                await charge(f"{order.number}/{card.total()}")
+            paid.orders.append(order.number)
+
+    return app, card, Till
+
+
+def scenario_of(card: Counter[str], component: type):  # type: ignore[no-untyped-def]
+    async def scenario(sim: Simulation) -> None:
+        card.clear()
+        for number in range(20):
+            await sim.send(Order(number))
+        await sim.settle()
+        assert sim.state(component).orders == list(range(20))
+        assert len(card) == 20, f"{len(card)} charges for 20 orders"
+
+    return scenario
+
+
+async def test_a_charge_that_a_crash_repeats_is_found_with_one_or_two_faults() -> None:
+    app, card, component = till(careful=False)
+    with pytest.raises(PromiseBrokenError, match="charges for 20 orders") as found:
+        await app.explore(scenario_of(card, component), runs=50)
+    run = found.value.run
+    assert 1 <= len(run.schedule) <= 2, "the other faults have nothing to do with it"
+    assert "fault" in run.story()
+
+
+async def test_a_component_that_calls_the_outside_once_passes() -> None:
+    app, card, component = till(careful=True)
+    found = await app.explore(scenario_of(card, component), runs=20, nodes=2)
+    assert found.runs == 20
+    assert found.kills > 20
+    assert found.injected.total() > 200
+    assert found.deliveries >= 400
+
+
+async def test_the_same_seed_fails_in_the_same_way() -> None:
+    stories = []
+    for _ in range(2):
+        app, card, component = till(careful=False)
+        with pytest.raises(PromiseBrokenError) as found:
+            await app.explore(scenario_of(card, component), runs=50)
+        stories.append((found.value.run.seed, found.value.run.story()))
+    assert stories[0] == stories[1]
+
+
+async def test_a_fault_that_does_not_exist_is_named_with_those_that_do() -> None:
+    app, card, component = till(careful=True)
+    with pytest.raises(ValueError, match=r"'meteor' is no fault; they are crash, crash-at-point"):
+        await app.explore(scenario_of(card, component), runs=1, kinds=["meteor"])
+
+
+async def test_what_is_sent_side_by_side_arrives_in_an_order_that_the_seed_draws() -> None:
+    app, _, component = till(careful=True)
+    orders = set()
+
+    async def scenario(sim: Simulation) -> None:
+        await sim.send_all([Order(number) for number in range(5)])
+        await sim.settle()
+        orders.add(tuple(sim.state(component).orders))
+
+    await app.explore(scenario, runs=5, faults=0)
+    assert len(orders) > 1
+
+
+async def test_a_zombie_that_wakes_changes_nothing() -> None:
+    app, card, component = till(careful=True)
+    async with app.simulate(nodes=2) as sim:
+        await sim.send(Order(1))
+        await sim.settle()
+        await sim.pause(30)
+        await sim.send(Order(2))
+        await sim.settle()
+        await sim.advance(60)
+        await sim.partition(30)
+        await sim.send(Order(3))
+        await sim.advance(60)
+        await sim.settle()
+        assert sim.state(component).orders == [1, 2, 3]
+        assert len(card) == 3
+        served = [where for _, where, what in sim.world.timeline if what == "serves"]
+        assert served[:2] == ["node-0", "node-1"]
+
+
+@pytest.mark.parametrize("guilty", [[], [7], [3, 4], [0, 11, 19]])
+async def test_shrinking_leaves_only_what_is_needed(guilty: list[int]) -> None:
+    tries = 0
+
+    async def fails(part: list[int]) -> bool:
+        nonlocal tries
+        tries += 1
+        return set(guilty) <= set(part)
+
+    assert await shrink(list(range(20)), fails) == guilty
+    assert tries < 100
+
+
+def test_every_fault_has_a_name_and_is_drawn() -> None:
+    assert len(KINDS) == 19
+    assert {"crash", "crash-at-point", "crash-at-step"} == {
+        str(kind.__struct_config__.tag) for kind in (Crash, CrashAtPoint, CrashAtStep)
+    }
