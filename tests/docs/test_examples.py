@@ -74,3 +74,18 @@ def test_the_states_of_the_guide_migrate() -> None:
     from genesis.core.message import StateCodec, encode
 
     assert StateCodec(names["Stock"]).decode(1, encode({"remaining": 7})) == names["Stock"](left=7)
+
+
+def test_the_wrong_component_of_the_simulation_page_is_found_and_the_test_of_one_world_passes() -> None:
+    from genesis.chaos.explore import PromiseBrokenError
+
+    names = defined("docs/simulation.md")
+
+    async def one_world() -> None:
+        async with names["app"].simulate() as sim:
+            await names["scenario"](sim)
+
+    asyncio.run(one_world())
+    with pytest.raises(PromiseBrokenError, match="charges for 10 orders") as found:
+        asyncio.run(names["test_every_order_is_charged_once"]())
+    assert len(found.value.run.schedule) == 1

@@ -51,7 +51,8 @@ class Broken:
     def story(self) -> str:
         """What happened, a line each."""
         lines = [f"{at:10.4f} s  {where:8} {what}" for at, where, what in self.timeline]
-        return "\n".join([f"with {len(self.schedule)} faults:", *lines])
+        count = len(self.schedule)
+        return "\n".join([f"with {count} fault{'s' * (count != 1)}:", *lines])
 
 
 @dataclass

@@ -91,10 +91,13 @@ class Slots:
         """There is work: let one slot pull, unless one does already."""
         if self._pulling or not self._takes() or not self._pipeline.lanes.any_ready:
             return
-        if self._idle:
-            self._pulling += 1
-            self._idle.pop().set_result(None)
-        elif self._alive < self._count + self._pipeline.asks.in_handlers + self.stuck:
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():  # else its slot was cancelled
+                self._pulling += 1
+                waiter.set_result(None)
+                return
+        if self._alive < self._count + self._pipeline.asks.in_handlers + self.stuck:
             self._pulling += 1
             self._alive += 1
             self._spawn(self._slot(), f"slot-{self._alive}")
@@ -107,7 +110,8 @@ class Slots:
         """Take no more from the lanes; what runs goes on, and `answering`, what it asks is answered."""
         self.open, self._answering = False, answering
         for waiter in self._idle:
-            waiter.set_result(None)
+            if not waiter.done():
+                waiter.set_result(None)
         self._idle.clear()
 
     async def quiet(self, limit_s: float) -> None:
@@ -198,12 +202,7 @@ class Slots:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:  # nobody hands the turn to it any more
-            if waiter in self._idle:
-                self._idle.remove(waiter)
-            raise
+        await waiter
         if not self.open:
             self._alive -= 1
             return False

@@ -1,0 +1,131 @@
+"""Mistakes that somebody could make in Genesis, each with a seed of the bank that finds it.
+
+A simulator is worth what it finds. Each mutant is one change of the text of one file, in a copy; the text must be there
+exactly once, so that this file says so when the code moves. When the worlds change, the seeds change with them: look for
+them again with ``python -m tests.simulation.mutants``, or for those of some mutants with a part of their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import genesis
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Path(genesis.__file__).parent
+SEED_S = 60
+"""Longest run of a seed, in real seconds: what goes on for longer has no end."""
+FOUND, QUIET = 1, 0
+"""Exit codes of `attempt`."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake."""
+
+    area: str
+    name: str
+    file: str
+    old: str
+    new: str
+    seed: int
+    """The first one that finds it."""
+
+
+MUTANTS = [
+    # MUTANTS
+]
+
+
+def plant(mutant: Mutant | None, folder: Path) -> None:
+    """Put a copy of Genesis with the mistake into a folder.
+
+    Raises:
+        ValueError: the code has changed, and the text is not there exactly once.
+    """
+    shutil.copytree(SOURCE, folder / "genesis", ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is None:
+        return
+    file = folder / "genesis" / mutant.file
+    text = file.read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.file} has changed: {mutant.old!r} is there {text.count(mutant.old)} times")
+    file.write_text(text.replace(mutant.old, mutant.new))
+
+
+def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) -> tuple[int, str] | None:
+    """Run seeds with the Genesis of a folder until one finds something wrong. Returns that seed, and what it said.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `limit_s`.
+        RuntimeError: no seed could be run.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tests.simulation import mutants; mutants.attempt({first}, {end})"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
+    told = done.stdout.splitlines()
+    if not told or not told[0].startswith(str(folder)):
+        raise RuntimeError(f"the copy was not run: {done.stdout}{done.stderr}")
+    if done.returncode == QUIET:
+        return None
+    seed = int(told[-1].partition(" ")[0]) if len(told) > 1 else first
+    if done.returncode == -signal.SIGALRM:
+        return seed, f"it goes on for more than {SEED_S} s"
+    if done.returncode != FOUND:
+        raise RuntimeError(f"seed {seed} could not be run: {done.stdout}{done.stderr}")
+    return seed, told[-1].partition(" ")[2]
+
+
+def attempt(first: int, end: int) -> None:
+    """Run seeds in this process, and exit with `FOUND` at the first complaint or exception."""
+    from tests.simulation.run import run
+
+    print(SOURCE, flush=True)
+    for seed in range(first, end):
+        print(seed, "begins", flush=True)
+        signal.alarm(SEED_S)  # ends this process: an exception would be taken for the failure of a handler
+        try:
+            wrong = run(seed).complaints
+        except Exception as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        if wrong:
+            print(seed, " ".join(wrong[0].split())[:200], flush=True)
+            sys.exit(FOUND)
+    sys.exit(QUIET)
+
+
+def main() -> int:
+    """Look for the first seed of each mutant. Returns 1 when one is not found."""
+    parser = argparse.ArgumentParser("tests.simulation.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of names; default: all mutants")
+    parser.add_argument("--seeds", type=int, default=2000, help="how many to try")
+    given = parser.parse_args()
+    missed = 0
+    for mutant in MUTANTS:
+        if given.names and not any(name in mutant.name for name in given.names):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            plant(mutant, Path(folder))
+            found = look(Path(folder), 0, given.seeds)
+        missed += found is None
+        seed, why = found or ("none", f"of {given.seeds}")
+        print(f"{mutant.area}: {mutant.name}: seed {seed}: {why}", flush=True)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
