@@ -23,6 +23,7 @@ SUBCOMMANDS = {
     "status": "Show where an application stands.",
     "dlq": "List, show, replay or drop dead letters.",
     "state": "Look at the state of components.",
+    "simulate": "Run a scenario in many simulated worlds.",
     "doctor": "Check the machine and the store.",
 }
 """Each is the command of that name in the module of that name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pkgutil
 import sys
@@ -118,6 +119,22 @@ def load_app(spec: str) -> App:
         example = f"{module_name}:app" if all(part.isidentifier() for part in parts) else "shop:app"
         raise Failure(f"{spec!r} does not name an application: write MODULE:APP, such as {example}", USAGE)
     return _app_in(_imported(module_name), name)
+
+
+def load_scenario(spec: str, name: str) -> Any:
+    """The coroutine function of that name in the module of an application.
+
+    Raises:
+        Failure: there is none.
+    """
+    module = _imported(spec.partition(":")[0])
+    found = getattr(module, name, None)
+    if inspect.iscoroutinefunction(found):
+        return found
+    others = [other for other, value in vars(module).items() if inspect.iscoroutinefunction(value)]
+    what = "is no coroutine function" if found is not None else "is not there"
+    hint = did_you_mean(name, others) or ": write `async def scenario(sim)`, which sends, waits and asserts"
+    raise Failure(f"{module.__name__}.{name} {what}{hint}", USAGE)
 
 
 def _imported(name: str) -> ModuleType:

@@ -1,0 +1,84 @@
+"""`genesis simulate`: what it says of a component that is wrong, and of what it is given."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from genesis.cli.main import main
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def till(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the wrong component of the documents, as a module."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page = (ROOT / "docs/simulation.md").read_text()
+    source = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    (tmp_path / "careless_till.py").write_text(
+        source + "\n\nasync def patient(sim: Simulation) -> None:\n    await sim.settle()\n"
+    )
+    monkeypatch.delitem(sys.modules, "careless_till", raising=False)
+    return tmp_path
+
+
+def simulate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["simulate", "careless_till:app", *arguments])
+
+
+def test_a_broken_promise_is_told_with_the_command_that_repeats_it(till: Path) -> None:
+    found = simulate("--seeds", "0:50")
+    assert found.exit_code == 1
+    assert "breaks a promise: AssertionError: 11 charges for 10 orders" in found.stdout
+    assert "with 1 fault:" in found.stdout
+    (repeat,) = re.findall(r"the same again:  genesis simulate careless_till:app (.*)", found.stdout)
+    again = simulate(*repeat.split())
+    assert again.exit_code == 1
+    assert "11 charges for 10 orders" in again.stdout
+    (story,) = till.glob("simulate-*.html")
+    page = story.read_text()
+    assert repeat in page
+    assert "killed" in page
+    assert "<svg" in page
+
+
+def test_programs_are_told_the_same(till: Path) -> None:
+    broken = json.loads(simulate("--seeds", "0:50", "--json").stdout)
+    assert (broken["schema"], broken["ok"]) == (1, False)
+    assert len(broken["schedule"]) == 1
+    good = simulate("--scenario", "patient", "--seeds", "0:3", "--json")
+    assert good.exit_code == 0
+    assert json.loads(good.stdout)["worlds"] == 3
+
+
+def test_several_processes_find_the_same_seed(till: Path) -> None:
+    assert (
+        json.loads(simulate("--seeds", "0:20", "--jobs", "2", "--json").stdout)["seed"]
+        == json.loads(simulate("--seeds", "0:20", "--json").stdout)["seed"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seeds", "5:3"], "--seeds 5:3 are none: FIRST is below END"),
+        (["--seeds", "many"], "--seeds is 'many': write FIRST:END"),
+        (["--scenario", "patien"], "careless_till.patien is not there; did you mean 'patient'?"),
+        (["--scenario", "app"], "careless_till.app is no coroutine function"),
+        (["--kinds", "meteor"], "'meteor' is no fault; they are crash, crash-at-point"),
+        (["--schedule", "nope.json"], "nope.json cannot be read: No such file or directory"),
+        (["--schedule", "careless_till.py"], "careless_till.py is no schedule of faults"),
+    ],
+)
+def test_bad_input_is_a_line_that_says_what_to_do(till: Path, arguments: list[str], said: str) -> None:
+    found = simulate(*arguments)
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert not list(till.glob("simulate-*"))
