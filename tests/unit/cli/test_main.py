@@ -45,6 +45,7 @@ def test_all_subcommands_are_there() -> None:
         "genesis dlq drop",
         "genesis state get",
         "genesis state list",
+        "genesis simulate",
         "genesis doctor",
     }
     shown = CliRunner().invoke(main, ["--help"]).stdout
