@@ -37,7 +37,7 @@ class Mutant:
     old: str
     new: str
     seed: int
-    """The first one that finds it."""
+    """One that finds it."""
 
 
 MUTANTS = [
