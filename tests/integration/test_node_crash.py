@@ -61,8 +61,8 @@ async def main() -> None:
         async with asyncio.timeout(30):
             while node.status().ledger.waiting:
                 await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)
         pipeline = node._ready()
+        await pipeline.last_commit()
         rows = await pipeline.engine.scan(0, "dead", "", 100)
         letters = [msgspec.msgpack.decode(body, type=DeadLetter) for _, body in rows]
         status = node.status()

@@ -29,44 +29,35 @@ GENTLE = tuple(kind for kind in faults.KINDS if kind not in ("handler-raises", "
 
 
 class PromiseBrokenError(GenesisError):
-    """A scenario failed in a world that production may meet. Carries the `Broken` run as `run`."""
+    """A scenario failed in a world that production may meet. Carries the `Run` as `run`."""
 
     code = "promise-broken"
 
-    def __init__(self, run: Broken) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         super().__init__(f"seed {run.seed}: {run.error}\n{run.story()}")
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A run that failed."""
+@dataclass
+class Run:
+    """One seed, to its end."""
 
     seed: int
     error: str
+    """Which promise was broken; empty when none was."""
     schedule: list[faults.Happening]
     timeline: list[tuple[float, str, str]]
     """(virtual seconds, where, what) of all that happened."""
+    injected: Counter[str]
+    kills: int
+    deliveries: int
+    virtual_s: float
 
     def story(self) -> str:
         """What happened, a line each."""
         lines = [f"{at:10.4f} s  {where:8} {what}" for at, where, what in self.timeline]
         count = len(self.schedule)
         return "\n".join([f"with {count} fault{'s' * (count != 1)}:", *lines])
-
-
-@dataclass
-class Run:
-    """One seed."""
-
-    seed: int
-    error: str = ""
-    schedule: list[faults.Happening] = field(default_factory=list)
-    timeline: list[tuple[float, str, str]] = field(default_factory=list)
-    injected: Counter[str] = field(default_factory=Counter)
-    kills: int = 0
-    deliveries: int = 0
-    virtual_s: float = 0.0
 
 
 @dataclass
@@ -152,7 +143,7 @@ class Explorer:
         error = error or "; ".join(world.violations)
         return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, virtual_s)
 
-    async def smallest(self, run: Run) -> Broken:
+    async def smallest(self, run: Run) -> Run:
         """The same failure with as few faults as can be found."""
         best = run
 
@@ -164,4 +155,4 @@ class Explorer:
             return bool(again.error)
 
         await shrink(run.schedule, fails)
-        return Broken(best.seed, best.error, best.schedule, best.timeline)
+        return best

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -19,8 +18,6 @@ from genesis.core.ports import CrashPoint
 class Fault(Struct, frozen=True, tag_field="fault", omit_defaults=True):
     """Something that goes wrong. `node` says where; faults of handlers and of the store hit that node's."""
 
-    lasts: ClassVar[bool] = False
-    """Whether it goes on for `seconds`."""
     node: int = 0
 
 
@@ -44,21 +41,18 @@ class CrashAtStep(Fault, frozen=True, tag="crash-at-step"):
 class Pause(Fault, frozen=True, tag="pause"):
     """The process stands still, as by SIGSTOP. It may wake as a zombie, when another has taken over."""
 
-    lasts: ClassVar[bool] = True
     seconds: float = 1.0
 
 
 class CutOff(Fault, frozen=True, tag="cut-off"):
     """The process cannot reach its store: what it asks for comes through when this is over."""
 
-    lasts: ClassVar[bool] = True
     seconds: float = 1.0
 
 
 class SlowStore(Fault, frozen=True, tag="slow-store"):
     """Every operation of the store takes up to `delay_s` longer."""
 
-    lasts: ClassVar[bool] = True
     seconds: float = 5.0
     delay_s: float = 0.2
 
@@ -86,7 +80,6 @@ class ReadFails(Fault, frozen=True, tag="read-fails"):
 class StoreFull(Fault, frozen=True, tag="store-full"):
     """The store says that it is full: intake stops until this is over, what is accepted goes on."""
 
-    lasts: ClassVar[bool] = True
     seconds: float = 5.0
 
 
@@ -134,7 +127,6 @@ class HandlerSlow(Fault, frozen=True, tag="handler-slow"):
 class DependencyDown(Fault, frozen=True, tag="dependency-down"):
     """What handlers need is unavailable for `seconds`: every call of one says so."""
 
-    lasts: ClassVar[bool] = True
     seconds: float = 5.0
 
 

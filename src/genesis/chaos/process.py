@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from genesis.chaos.loop import PLACE
 from genesis.chaos.mischief import Mischief
 from genesis.chaos.model import ModelEngine, Weather
-from genesis.core.ports import CrashPoint
+from genesis.core.errors import StoreError
+from genesis.core.message import Message
+from genesis.core.ports import CrashPoint, Head
 from genesis.runtime.life import Life
 from genesis.runtime.node import Node
 
@@ -42,6 +44,8 @@ class Process:
         self.error: BaseException | None = None
         self.dead = False
         self._killed = False
+        self._sealed: list[Message] = []
+        """Emitted in the group whose commit is under way."""
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._held: list[asyncio.Handle] = []
         """What became ready while it was paused."""
@@ -50,7 +54,7 @@ class Process:
         host.world.processes += 1
         self.number = host.world.processes
         self.engine = ModelEngine(
-            host.world.storage, host.weather, host.world.rng("engine"), crash=self.passes, applied=host.world.applied
+            host.world.storage, host.weather, host.world.rng("engine"), crash=self.passes, applied=self._applied
         )
 
     # --- its steps --------------------------------------------------------------------------------------------------
@@ -73,7 +77,6 @@ class Process:
         if self._killed:
             raise Killed
         host = self.host
-        host.world.passed[point] += 1
         if host.armed[point]:
             host.armed[point] -= 1
             if not host.armed[point]:
@@ -84,9 +87,16 @@ class Process:
 
     def observes(self, what: str, fact: Any) -> None:
         """Something happened in it; of a dead one it is not told."""
-        observe = self.host.world.observe
-        if observe is not None and not self._killed:
-            observe(what, fact)
+        if what == "sealed":
+            self._sealed = fact
+        elif not self._killed:
+            self.host.world.observe(what, fact)
+
+    def _applied(self, head: Head) -> None:
+        """Its commit took effect, whoever gets to know of it."""
+        self.host.world.applied(head)
+        self.host.world.observe("emitted", self._sealed)
+        self._sealed = []
 
     def doom(self, steps: int) -> None:
         """It will be killed so many callbacks from now."""
@@ -131,7 +141,10 @@ class Process:
             raise
         except BaseException as error:
             self.error = error
-            self.host.world.told(self.host, f"stops: {type(error).__name__}: {error}"[:200])
+            what = f"{type(error).__name__}: {error}"[:200]
+            self.host.world.told(self.host, f"stops: {what}")
+            if not isinstance(error, (StoreError, Killed)):  # a store may fail; nothing else may end a process
+                self.host.world.violations.append(f"{self.host.name} stops: {what}")
         finally:
             self.node = None
             if not up.done():

@@ -83,12 +83,14 @@ class Simulation:
         self._errors, self._exploring = errors, exploring
         self._rng = self.world.rng("ids")
         self._emitted: list[Message] = []
-        self._sealed: list[Message] = []
-        """Emitted in the group whose commit is under way."""
         self._unraised: list[BaseException] = []
         self.failures: list[tuple[str, BaseException]] = []
         """(route, error) of every failed attempt."""
-        self._run(_nothing)  # started: what it stores at first is no part of what the user's crash points count
+        try:
+            self._run(_nothing)  # started: what it stores at first is no part of what the user's crash points count
+        except BaseException:
+            self.world.close()
+            raise
         self._trouble = self.world.loop.create_task(self.world.follow(schedule), name="faults")
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -215,11 +217,8 @@ class Simulation:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _observe(self, what: str, fact: Any) -> None:
-        if what == "sealed":
-            self._sealed = fact
-        elif what == "committed":  # durable, whoever gets to know of it
-            self._emitted += self._sealed
-            self._sealed = []
+        if what == "emitted":
+            self._emitted += fact
         elif what == "failure":
             delivery, error = fact
             assert isinstance(delivery, Delivery)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from genesis.chaos import faults as f
 from genesis.chaos.loop import InlineExecutor, VirtualLoop
-from genesis.chaos.process import Host, Process
-from genesis.core.errors import GenesisError
+from genesis.chaos.process import Host, Killed, Process
+from genesis.core.errors import GenesisError, StoreFailedError
 from genesis.core.ports import CrashPoint, Head
 from genesis.engines.memory import MemoryStorage
 from genesis.runtime.definition import Definition
@@ -53,7 +53,7 @@ class World:
         seeded_order: bool = True,
         restart_s: tuple[float, float] = RESTART_S,
         trace: bool = False,
-        observe: Observer | None = None,
+        observe: Observer = lambda what, fact: None,
     ) -> None:
         """Make it; nothing runs yet.
 
@@ -65,7 +65,8 @@ class World:
             seeded_order: Whether the seed draws the order in which ready callbacks run; else it is that of asyncio.
             restart_s: Shortest and longest time until a dead process is started again.
             trace: Whether the loop keeps a digest of every step.
-            observe: Told what happens inside the processes that live.
+            observe: Told what happens inside the processes that live, and of each commit that takes effect what was emitted
+                in it: ("emitted", messages).
         """
         self._definition, self._settings, self.observe = definition, settings, observe
         self._seed, self._restart_s = seed, restart_s
@@ -76,7 +77,6 @@ class World:
         self.timeline: list[tuple[float, str, str]] = []
         """(virtual seconds, where, what)."""
         self.violations: list[str] = []
-        self.passed: Counter[CrashPoint] = Counter()
         self.killed_at: Counter[CrashPoint] = Counter()
         self.injected: Counter[str] = Counter()
         self.kills = 0
@@ -111,8 +111,6 @@ class World:
             )
         self._last = (head.epoch, head.commit_id)
         self.commits += 1
-        if self.observe is not None:
-            self.observe("committed", head)
 
     def _owned(self, task: asyncio.Task[Any], place: Any) -> None:
         if isinstance(place, Process):
@@ -120,8 +118,8 @@ class World:
 
     # --- processes --------------------------------------------------------------------------------------------------
 
-    async def start(self, host: Host) -> bool:
-        """Start a process on a machine; returns whether it serves."""
+    async def start(self, host: Host) -> None:
+        """Start a process on a machine, and wait until it serves, or is gone."""
         process = host.process = Process(host)
         life = Life(
             self._definition,
@@ -129,7 +127,7 @@ class World:
             self._settings,
             rng=Random(self.rng("node").getrandbits(64)),
             crash=process.passes,
-            observe=process.observes if self.observe is not None else None,
+            observe=process.observes,
             executor=InlineExecutor(),
             clock=lambda: host,
             make=host.mischief.wrap,
@@ -140,7 +138,8 @@ class World:
         await asyncio.wait([up, process.died], return_when=asyncio.FIRST_COMPLETED)
         if process.node is not None:
             self.told(host, "serves")
-        return process.node is not None
+        elif process.error is not None and not isinstance(process.error, (StoreFailedError, Killed)):
+            self._refuse(process.error)
 
     def _wake_keeper(self, _: object) -> None:
         self.changed.set()
@@ -205,7 +204,15 @@ class World:
             await asyncio.wait([waiter], timeout=until - self.loop.time())
             if not waiter.done():
                 raise NodeDownError("nobody serves")
+            waiter.result()
         return process
+
+    def _refuse(self, error: BaseException) -> None:
+        """The app cannot be started: whoever waits for it is told, instead of waiting for ever."""
+        callers, self._callers = self._callers, []
+        for waiter in callers:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def serves_now(self) -> None:
         """Tell those who wait for somebody who serves."""

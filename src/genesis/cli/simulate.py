@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from genesis.chaos import faults
-from genesis.chaos.explore import GENTLE, Broken, Exploration, Explorer, Run
+from genesis.chaos.explore import GENTLE, Exploration, Explorer, Run
 from genesis.cli.moment import now
 from genesis.cli.story import page
 from genesis.cli.talk import FAILED, OK, SCHEMA, USAGE, Failure, say, show, show_json
@@ -68,7 +68,7 @@ def simulate(
             print(f"\r{found.runs:,} of {len(wanted):,} worlds, {found.kills:,} kills", end="", file=sys.stderr, flush=True)
         if run.error:
             _end_progress()
-            broken = asyncio.run(_smallest(explorer, run))
+            broken = asyncio.run(explorer.smallest(run))
             return _tell_broken(broken, spec, scenario, nodes, Path(out), as_json=as_json)
     _end_progress()
     _tell_good(found, now() - begin, as_json=as_json)
@@ -76,7 +76,7 @@ def simulate(
 
 
 def explorer_of(spec: str, scenario: str, nodes: int, count: int, kinds: tuple[str, ...]) -> Explorer:
-    """How the application is explored. In a process of its own, nothing of another run is left in its module."""
+    """How the application is explored, with its talk turned off: what goes wrong in a world is no news."""
     logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
     app = load_app(spec)
     return Explorer(app.definition(), load_scenario(spec, scenario), Settings().node(), nodes, count, kinds)
@@ -91,10 +91,6 @@ def run_seed(
 
 async def _one(explorer: Explorer, seed: int, fixed: list[faults.Happening] | None) -> Run:
     return await explorer.run(seed, await explorer.schedule(seed) if fixed is None else fixed)
-
-
-async def _smallest(explorer: Explorer, run: Run) -> Broken:
-    return await explorer.smallest(run)
 
 
 def _runs(
@@ -136,7 +132,7 @@ def _read_schedule(path: str) -> list[faults.Happening]:
         raise Failure(f"{path} is no schedule of faults: {error}", USAGE) from error
 
 
-def _tell_broken(broken: Broken, spec: str, scenario: str, nodes: int, out: Path, *, as_json: bool) -> int:
+def _tell_broken(broken: Run, spec: str, scenario: str, nodes: int, out: Path, *, as_json: bool) -> int:
     name = f"simulate-{broken.seed}"
     schedule = out / f"{name}.json"
     command = f"genesis simulate {spec} --scenario {scenario} --seeds {broken.seed} --nodes {nodes} --schedule {schedule}"

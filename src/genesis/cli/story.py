@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from genesis.chaos.explore import Broken
+from genesis.chaos.explore import Run
 
 WIDTH, ROW, LEFT = 1000, 34, 90
 PAGE = """<!doctype html>
@@ -32,7 +32,7 @@ tr.fault td {{ color: #ffb07c }} svg text {{ fill: #eee }} }}
 """
 
 
-def page(run: Broken, command: str) -> str:
+def page(run: Run, command: str) -> str:
     """A self-contained page of HTML."""
     rows = "\n".join(
         f"<tr class={'fault' if what.startswith('fault') else 'other'}><td>{at:.4f}</td><td>{escape(where)}</td>"

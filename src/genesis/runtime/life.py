@@ -262,6 +262,8 @@ class Life:
         stubborn = await supervisor.stop(self._settings.grace_s)
         if stubborn:
             log.error("still running after %s s: %s", self._settings.grace_s, ", ".join(stubborn))
+        if self.slots is not None:
+            self.slots.give_back()  # what ignored its cancellation has no hands any more: the next pipeline runs it again
         stored = None if isinstance(error, FencedError) else await self._stored()
         pipeline.give_up(error, stored)
         if not opened.done():

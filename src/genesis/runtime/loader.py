@@ -143,6 +143,17 @@ class Loader:
             if row is not None and row.due is not None and (row.due, row.delivery.id) > before:
                 pending.schedule(row)
 
+    def _is_overtaken(self, row: Pending) -> bool:
+        """Whether a held row changes, or one that comes before it is on its way to the store: that commit looks again."""
+        changed, delivery = self._changed_pending(), row.delivery
+        return delivery.id in changed or any(
+            other is not None
+            and other.reason is Reason.HELD
+            and other.delivery.address == delivery.address
+            and other.delivery.id < delivery.id
+            for other in changed.values()
+        )
+
     def _changed_pending(self) -> dict[int, Pending | None]:
         """Rows of the pending table that are not in the store as they will be: by id, the newest; None when it ended."""
         changed: dict[int, Pending | None] = {}
@@ -158,10 +169,10 @@ class Loader:
         wanted, pipeline.promotions = pipeline.promotions, set()
         for address in sorted(wanted):
             row = await pipeline.engine.behind(pipeline.partition, address)
-            if row is None or row.delivery.id in self._changed_pending():
+            if row is None or self._is_overtaken(row):
                 continue
             priority = row.delivery.priority
-            if pipeline.pending.next_held(address) != priority:  # a more urgent one is on its way to the store
+            if pipeline.pending.next_held(address) != priority:
                 continue
             pipeline.pending.brought_up(address, priority)
             delivery = _awake(row)

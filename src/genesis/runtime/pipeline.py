@@ -40,7 +40,7 @@ SAMPLES = 32
 """Latencies taken of one group at most: a sample costs 0.4 us, and neighbours of one group have lived alike."""
 Observer = Callable[[str, Any], None]
 """Told what happened, by a test or a simulation: ("sealed", messages emitted in a group whose commit begins), ("dead", letter),
-("failure", (delivery, error)). A simulation adds ("committed", head), when a group has taken effect."""
+("failure", (delivery, error))."""
 
 
 class Pipeline:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from random import Random
+from typing import get_args
 
 import pytest
 
 from genesis import App, Context, Message, State, on
 from genesis.chaos.explore import PromiseBrokenError
-from genesis.chaos.faults import KINDS, Crash, CrashAtPoint, CrashAtStep
+from genesis.chaos.faults import KINDS, AnyFault, draw, from_json, name_of, to_json
 from genesis.chaos.shrink import shrink
 from genesis.chaos.simulation import Simulation
 
 
 class Order(Message, type="order"):
+    number: int
+
+
+class Receipt(Message, type="receipt"):
     number: int
 
 
@@ -135,8 +141,46 @@ async def test_shrinking_leaves_only_what_is_needed(guilty: list[int]) -> None:
     assert tries < 100
 
 
-def test_every_fault_has_a_name_and_is_drawn() -> None:
-    assert len(KINDS) == 19
-    assert {"crash", "crash-at-point", "crash-at-step"} == {
-        str(kind.__struct_config__.tag) for kind in (Crash, CrashAtPoint, CrashAtStep)
-    }
+def test_every_fault_that_there_is_gets_drawn_and_can_be_written_down() -> None:
+    drawn = draw(Random(1), 1000, over_s=10.0, nodes=3)
+    assert {type(happening.fault) for happening in drawn} == set(get_args(AnyFault))
+    assert {name_of(happening.fault) for happening in drawn} == set(KINDS)
+    assert from_json(to_json(drawn)) == drawn
+    assert [happening.at_s for happening in drawn] == sorted(happening.at_s for happening in drawn)
+
+
+async def test_an_app_that_cannot_start_says_why() -> None:
+    app = App("broken")
+
+    @app.component
+    class Till:
+        def __init__(self) -> None:
+            raise ValueError("no database")
+
+        @on(Order)
+        async def pay(self, order: Order, ctx: Context) -> None: ...
+
+    with pytest.raises(ValueError, match="no database"):
+        async with app.simulate():
+            pass
+
+
+async def test_what_a_zombie_collects_is_not_taken_for_what_was_emitted() -> None:
+    app = App("till")
+
+    @app.component(key="number", state=Paid)
+    class Till:
+        @on(Order)
+        async def pay(self, order: Order, paid: Paid, ctx: Context) -> None:
+            ctx.emit(Receipt(order.number))
+
+    async def scenario(sim: Simulation) -> None:
+        await sim.send(Order(1))
+        await sim.settle()
+        await sim.partition(30)
+        await sim.send_all([Order(number) for number in range(2, 6)])
+        await sim.advance(60)
+        await sim.settle()
+        assert sorted(receipt.number for receipt in sim.emitted(Receipt)) == [1, 2, 3, 4, 5]
+
+    await app.explore(scenario, runs=10, faults=0, nodes=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -21,7 +22,9 @@ from genesis import (
     State,
     on,
 )
-from genesis.core.errors import StoreFullError
+from genesis.core.errors import ContextClosedError, StoreFailedError, StoreFullError
+from genesis.core.event import Delivery
+from genesis.core.ports import CrashPoint, StateRow
 from tests.unit.runtime.shop import KEPT, LOST, shop
 from tests.unit.runtime.support import COMMIT_S, Alarm, Disk, Job, Log, until
 
@@ -286,3 +289,102 @@ def _status_or_none(node: Node) -> object:
         return node.status()
     except IntakeFullError:
         return None
+
+
+async def test_a_handler_that_outlives_its_pipeline_calls_nobody_and_ends() -> None:
+    """Found by the simulator, seed 2329: it waited for ever for a commit of the pipeline that was dropped."""
+    app, disk = App("shop"), Disk()
+    refused: list[str] = []
+    called: list[int] = []
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=3, base_s=0.1))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            async def call(key: str) -> None:
+                called.append(ctx.attempt)
+
+            if not begun:
+                begun.append(job.n)
+                until_s = asyncio.get_running_loop().time() + 20
+                while (left_s := until_s - asyncio.get_running_loop().time()) > 0:
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(left_s)
+                try:
+                    await ctx.once("call", call)
+                except ContextClosedError as error:
+                    refused.append(str(error))
+                    raise
+            await ctx.once("call", call)
+            log.seen.append(job.n)
+
+    begun: list[int] = []
+    async with disk.node(app) as node:
+        await node.send(Job("a", 1))
+        await until(lambda: begun)
+        disk.fail_at(CrashPoint.EXECUTE)
+        with suppress(NotAcceptedError):
+            await node.send(Job("b", 2))
+        await asyncio.sleep(60)
+        assert len(refused) == 1
+        assert called.count(1) == len(called) == 1
+        assert (await node.state(Till, "a")).seen == [1]
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "genesis-slot-1"][1:]
+
+
+async def test_a_read_that_fails_in_a_slot_ends_the_pipeline_and_the_delivery_runs() -> None:
+    """Found by the simulator, seed 681: the slot ended in silence, and the key waited for ever."""
+    app, till = shop()
+    disk = Disk()
+    async with disk.node(app, cache_bytes=1) as node:
+        await node.send(Job("a", 1))
+        await asyncio.sleep(1)
+        pipeline, load, failed = node._ready(), disk.engine.load_state, list[int]()
+
+        async def load_once_not(partition: int, addresses: Sequence[str]) -> dict[str, StateRow]:
+            if not failed:
+                failed.append(1)
+                raise StoreFailedError("a read failed")
+            return await load(partition, addresses)
+
+        async def no_prefetch(deliveries: list[Delivery]) -> None:
+            """The cache has forgotten it: the slot reads for itself."""
+
+        disk.engine.load_state = load_once_not  # type: ignore[method-assign]
+        pipeline.prefetch = no_prefetch  # type: ignore[method-assign]
+        await node.send(Job("b", 2))
+        await asyncio.sleep(5)
+        assert failed
+        assert (await node.state(till, "b")).seen == [2]
+        assert not node.status().ledger.waiting
+
+
+async def test_a_delivery_that_is_read_slowly_is_not_passed_by_a_newer_one_of_its_key() -> None:
+    """Found by the simulator, seeds 6, 26 and 76: the window had moved on before the older one was in it."""
+    app, disk = App("shop"), Disk()
+
+    @app.component(key="key", state=Log)
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if job.key == "slow":
+                await asyncio.sleep(0.02)
+            log.seen.append(job.n)
+
+    async with disk.node(app, window_bytes=1, cache_bytes=1, slots=1) as node:
+        load, pipeline = disk.engine.load_state, node._ready()
+        reading = asyncio.Event()
+
+        async def load_slowly(partition: int, addresses: Sequence[str]) -> dict[str, StateRow]:
+            if not reading.is_set() and addresses == ["till/a"] and pipeline.sealed is None:  # for the window
+                reading.set()
+                await asyncio.sleep(0.05)
+            return await load(partition, addresses)
+
+        await node.send_many([Job("slow", 1), Job("slow", 2)])  # one runs, and one is in the window, which is full
+        disk.engine.load_state = load_slowly  # type: ignore[method-assign]
+        await node.send(Job("a", 1))
+        await reading.wait()
+        await node.send(Job("a", 2))
+        await until(lambda: not node.status().ledger.waiting)
+        assert (await node.state(Till, "a")).seen == [1, 2]
