@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--faults", type=int, default=24)
+    parser.add_argument("--store", choices=("memory", "sqlite"), default="memory")
     parser.add_argument("--digests", action="store_true", help="print a digest of every step of each seed")
     parser.add_argument("--clutter", type=int, default=0, help="objects to make first, so that addresses differ")
     parser.add_argument("--schedule", help="a file with faults, instead of those that the seed draws")
@@ -37,9 +39,10 @@ def main() -> int:
     if given.schedule:
         with open(given.schedule, encoding="utf-8") as file:
             schedule = faults.from_json(json.dumps(json.load(file)["schedule"]))
-    outcome = run(int(first), events=given.events, count=given.faults, schedule=schedule, trace=given.digests)
+    one = partial(run, events=given.events, count=given.faults, store=given.store, trace=given.digests)
+    outcome = one(int(first), schedule=schedule)
     if given.shrink and outcome.complaints:
-        outcome = asyncio.run(smallest(outcome, given.events))
+        outcome = asyncio.run(smallest(outcome, one))
         print(faults.to_json(outcome.schedule).decode())
     tell(outcome)
     del clutter
@@ -54,13 +57,13 @@ def tell(outcome: Outcome) -> None:
     print("\n".join(outcome.complaints) or "nothing to complain of")
 
 
-async def smallest(outcome: Outcome, events: int) -> Outcome:
+async def smallest(outcome: Outcome, run: Callable[..., Outcome]) -> Outcome:
     """The same seed with the fewest faults that it still complains of."""
     best = outcome
 
     async def fails(part: list[faults.Happening]) -> bool:
         nonlocal best
-        again = run(outcome.seed, events=events, schedule=part)
+        again = run(outcome.seed, schedule=part)
         if again.complaints:
             best = again
         return bool(again.complaints)
@@ -73,7 +76,7 @@ def many(seeds: range, given: argparse.Namespace) -> int:
     """Run seeds, and sum up what they went through."""
     bad, begin = 0, time.perf_counter()
     injected, killed_at, events, kills, virtual_s = Counter[str](), Counter[str](), 0, 0, 0.0
-    work = partial(run, events=given.events, count=given.faults, trace=given.digests)
+    work = partial(run, events=given.events, count=given.faults, store=given.store, trace=given.digests)
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         for outcome in pool.map(work, seeds, chunksize=4) if given.jobs > 1 else map(work, seeds):
             injected += outcome.injected

@@ -48,7 +48,7 @@ class Outcome:
 class Scenario:
     """The bank in a world."""
 
-    def __init__(self, seed: int, *, events: int, nodes: int, trace: bool) -> None:
+    def __init__(self, seed: int, *, events: int, nodes: int, store: str, trace: bool) -> None:
         rng = Random(f"{seed}/world")
         settings = Settings(
             slots=rng.choice((1, 2, 8, 64)),
@@ -58,7 +58,9 @@ class Scenario:
         )
         self.outside = bank.Outside()
         self.app = bank.bank(self.outside)
-        self.world = World(self.app.definition(), seed=seed, nodes=nodes, settings=settings.node(), trace=trace)
+        self.world = World(
+            self.app.definition(), seed=seed, nodes=nodes, store=store, settings=settings.node(), trace=trace
+        )
         self._events, self._seed = events, seed
         self.accepted: list[check.Event] = []
         self.answers = 0
@@ -131,7 +133,7 @@ class Scenario:
             process = self.world.serving()
             if process is not None and process.node is not None:
                 pipeline = process.node._life.pipeline
-                if pipeline is not None and not pipeline.head.ledger.waiting and not self.world.storage.partitions[0].timers:
+                if pipeline is not None and not pipeline.head.ledger.waiting and not self.world.store.timers():
                     await asyncio.sleep(1.0)
                     process = self.world.serving()
                     if process is not None and process.node is not None:
@@ -152,8 +154,8 @@ class Scenario:
         components = {c.name: c.cls for c in pipeline.definition.components.values()}
         accounts = {key: msgspec.to_builtins(state) async for key, state in node.scan(components["accounts"])}
         books = {key: msgspec.to_builtins(state) async for key, state in node.scan(components["books"])}
-        tables = self.world.storage.partitions[0].tables
-        letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in tables["dead"].rows.values()]
+        store = self.world.store
+        letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in store.table("dead").values()]
         dead = [letter.event_id for letter in letters]
         ledger = msgspec.structs.asdict(node.status().ledger)
         zombies = len(self.world.hosts) > 1
@@ -167,12 +169,12 @@ class Scenario:
             "pending keys": pipeline.pending.keys,
             "in flight": pipeline.gate.in_flight,
             "asks": pipeline.asks._waiting,
-            "rows in lanes": {n: c for n, c in self.world.storage.partitions[0].chunks.items() if c},
-            "pending rows": self.world.storage.partitions[0].pending,
+            "rows in lanes": store.in_lanes(),
+            "pending rows": store.pending(),
         }
         await asyncio.sleep(120)  # what is forgotten is forgotten by now
         kept = tuple(f"{letter.origin}/" for letter in letters)  # with dead letters, for their replay
-        left["journal"] = [key for key in tables["once"].rows if not key.startswith(kept)]
+        left["journal"] = [key for key in store.table("once") if not key.startswith(kept)]
         return wrong + [f"left behind: {what} {there!r}"[:300] for what, there in left.items() if there]
 
 
@@ -182,15 +184,17 @@ def run(
     events: int = 1000,
     count: int = 24,
     nodes: int | None = None,
+    store: str = "memory",
     schedule: list[faults.Happening] | None = None,
     trace: bool = False,
 ) -> Outcome:
     """Run a seed to its end, and judge it."""
     logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
-    nodes = nodes if nodes is not None else 1 + seed % 2
+    nodes = nodes if nodes is not None else 1 + seed % 2 if store == "memory" else 1
     if schedule is None:
-        schedule = faults.draw(Random(f"{seed}/faults"), count, over_s=STEPS_OVER_S, nodes=nodes)
-    scenario = Scenario(seed, events=events, nodes=nodes, trace=trace)
+        kinds = faults.KINDS if store == "memory" else faults.KINDS + faults.ON_DISK
+        schedule = faults.draw(Random(f"{seed}/faults"), count, over_s=STEPS_OVER_S, nodes=nodes, kinds=kinds)
+    scenario = Scenario(seed, events=events, nodes=nodes, store=store, trace=trace)
     world = scenario.world
     wrong: list[str] = []
     try:

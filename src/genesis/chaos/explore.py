@@ -90,6 +90,7 @@ class Explorer:
     count: int = FAULTS
     """Faults of each world."""
     kinds: Sequence[str] = GENTLE
+    store: str = "memory"
 
     async def explore(self, seeds: Iterable[int], *, told: Callable[[Run], None] = lambda run: None) -> Exploration:
         """Run seed after seed.
@@ -126,6 +127,7 @@ class Explorer:
             errors="record",
             settings=self.settings,
             nodes=self.nodes,
+            store=self.store,
             schedule=schedule,
             exploring=True,
         )
@@ -135,10 +137,10 @@ class Explorer:
             virtual_s = world.loop.time()
             world.calm()
             await sim.settle()
-            error = world.storage.partitions[0].head.ledger.imbalance()
+            error = world.store.head().ledger.imbalance()
         except Exception as failure:
             virtual_s, error = world.loop.time(), f"{type(failure).__name__}: {failure}"
-        ledger = world.storage.partitions[0].head.ledger
+        ledger = world.store.head().ledger
         sim.close()
         error = error or "; ".join(world.violations)
         return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, virtual_s)

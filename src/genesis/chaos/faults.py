@@ -130,6 +130,28 @@ class DependencyDown(Fault, frozen=True, tag="dependency-down"):
     seconds: float = 5.0
 
 
+class DiskFault(Fault, frozen=True):
+    """Something that happens to the disk of a SQLite file."""
+
+
+class PowerLoss(DiskFault, frozen=True, tag="power-loss"):
+    """The machine loses its power in the middle of the (`after` + 1)-th sync of a file: what was not synced is lost, in part."""
+
+    after: int = 0
+
+
+class SyncFails(DiskFault, frozen=True, tag="sync-fails"):
+    """The (`after` + 1)-th sync of a file fails: nobody knows what of it is on the disk, and no later sync makes good for it."""
+
+    after: int = 0
+
+
+class DiskFull(DiskFault, frozen=True, tag="disk-full"):
+    """For `seconds` no file can grow."""
+
+    seconds: float = 2.0
+
+
 AnyFault = (
     Crash
     | CrashAtPoint
@@ -150,6 +172,9 @@ AnyFault = (
     | HandlerBlocks
     | HandlerSlow
     | DependencyDown
+    | PowerLoss
+    | SyncFails
+    | DiskFull
 )
 
 
@@ -188,9 +213,15 @@ _DRAWS: dict[str, tuple[float, Callable[[Random, int], AnyFault]]] = {
     "handler-blocks": (1, lambda rng, node: HandlerBlocks(node, _some(rng, 0.01, 3))),
     "handler-slow": (1, lambda rng, node: HandlerSlow(node, rng.randint(1, 20), _some(rng, 0.01, 2))),
     "dependency-down": (1, lambda rng, node: DependencyDown(node, _some(rng, 0.5, 20))),
+    "power-loss": (4, lambda rng, node: PowerLoss(node, rng.randrange(6))),
+    "sync-fails": (4, lambda rng, node: SyncFails(node, rng.randrange(6))),
+    "disk-full": (1, lambda rng, node: DiskFull(node, _some(rng, 0.5, 5))),
 }
 """By name: how often it is drawn beside the others, and how."""
-KINDS = tuple(_DRAWS)
+ON_DISK = ("power-loss", "sync-fails", "disk-full")
+"""What only a store with a disk suffers."""
+KINDS = tuple(kind for kind in _DRAWS if kind not in ON_DISK)
+"""What every store suffers."""
 
 
 def draw(rng: Random, count: int, *, over_s: float, nodes: int = 1, kinds: Iterable[str] = KINDS) -> list[Happening]:
@@ -202,7 +233,7 @@ def draw(rng: Random, count: int, *, over_s: float, nodes: int = 1, kinds: Itera
     kinds = list(kinds)
     for kind in kinds:
         if kind not in _DRAWS:
-            raise ValueError(f"{kind!r} is no fault; they are {', '.join(KINDS)}")
+            raise ValueError(f"{kind!r} is no fault; they are {', '.join(_DRAWS)}")
     weights = [_DRAWS[kind][0] for kind in kinds]
     times = sorted(rng.uniform(0, over_s) for _ in range(count))
     chosen = rng.choices(kinds, weights, k=count) if kinds else []

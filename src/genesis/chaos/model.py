@@ -1,8 +1,7 @@
 """A store as a node sees it through a network and a disk that break: the contract of an engine, with every liberty it leaves.
 
 An operation may be slow, fail before or after it took effect, be answered late, reach the store twice, or be answered with
-UNKNOWN. What is stored lives in a `MemoryStorage`, which nodes share and which outlives them. The one owner at a time is
-looked after here: a commit of an old epoch is fenced, and one that is out of turn is a violation.
+UNKNOWN. What is stored lives in a `Store`, which nodes share and which outlives them.
 """
 
 from __future__ import annotations
@@ -10,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Protocol
 
 from genesis.chaos import faults as f
+from genesis.chaos.stores import Store
 from genesis.core.errors import StoreFailedError
 from genesis.core.event import Delivery, Pending, Timer
 from genesis.core.ports import Answer, Batch, CrashPoint, Head, StateRow, Usage
-from genesis.engines.memory import MemoryEngine, MemoryStorage, snapshot
+from genesis.engines.memory import snapshot
 
 FAST_S = (0.0002, 0.002)
 """Shortest and longest time of an operation when nothing is wrong: a local disk, or a network of one hall."""
@@ -74,30 +75,46 @@ class Weather:
         self._changed()
 
 
+class History(Protocol):
+    """What became of the commits of one process."""
+
+    def tried(self, head: Head) -> None:
+        """The store works on a commit."""
+        ...
+
+    def applied(self, head: Head) -> None:
+        """It took effect, whoever gets to know of it."""
+        ...
+
+    def claimed(self, head: Head) -> None:
+        """A new owner found this."""
+        ...
+
+
 class ModelEngine:
     """An engine of one node, in the weather of that node."""
 
     def __init__(
         self,
-        storage: MemoryStorage,
+        store: Store,
         weather: Weather,
         rng: Random,
         *,
         crash: Callable[[CrashPoint], None],
-        applied: Callable[[Head], None],
+        history: History,
     ) -> None:
         """Describe it.
 
         Args:
-            storage: What is stored.
+            store: What is stored.
             weather: What is wrong.
             rng: Draws how long operations take.
             crash: Called at named points of the commit path.
-            applied: Told the head of each commit that took effect.
+            history: Told of each commit and claim.
         """
-        self._store = MemoryEngine(storage, immediate=False, crash=self._pass, delay=float)
-        self._storage, self._weather, self._rng = storage, weather, rng
-        self._crash, self._applied = crash, applied
+        self._shared, self._store = store, store.engine(self._pass)
+        self._weather, self._rng = weather, rng
+        self._crash, self._history = crash, history
         self._head: Head | None = None
         self.traits = self._store.traits
 
@@ -107,7 +124,7 @@ class ModelEngine:
 
     def _pass(self, point: CrashPoint) -> None:
         if point is CrashPoint.COMMIT and self._head is not None:
-            self._applied(self._head)
+            self._history.applied(self._head)
         self._crash(point)
 
     async def _arrive(self) -> None:
@@ -128,7 +145,9 @@ class ModelEngine:
     async def claim(self, partition: int, owner: str) -> Head:
         """Become the owner under a new epoch."""
         await self._arrive()
-        return await self._store.claim(partition, owner)
+        head = await self._store.claim(partition, owner)
+        self._history.claimed(head)
+        return head
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """Store the batch and the head, if the epoch is the current one."""
@@ -140,7 +159,9 @@ class ModelEngine:
         answer = await self._take(partition, frozen, batch)
         if weather.twice and answer is Answer.COMMITTED:
             weather.twice -= 1
-            answer = await self._take(partition, frozen, batch)
+            stored = self._shared.head()
+            if (stored.epoch, stored.commit_id) < (frozen.epoch, frozen.commit_id):  # else it was here before
+                answer = await self._take(partition, frozen, batch)
         if fails is True and answer is Answer.COMMITTED:
             return self._unknown()
         if weather.late_s:
@@ -148,10 +169,8 @@ class ModelEngine:
         return answer
 
     async def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
-        stored = self._storage.partitions[partition]
-        if stored.epoch == head.epoch and stored.head.epoch == head.epoch and stored.head.commit_id >= head.commit_id:
-            return Answer.COMMITTED  # it was here before: the commit id says so
         self._head = head
+        self._history.tried(head)
         return await self._store.commit(partition, head, batch)
 
     def _unknown(self) -> Answer:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from genesis.chaos.loop import PLACE
 from genesis.chaos.mischief import Mischief
 from genesis.chaos.model import ModelEngine, Weather
-from genesis.core.errors import StoreError
+from genesis.core.errors import FencedError, StoreFailedError, StoreFullError
 from genesis.core.message import Message
 from genesis.core.ports import CrashPoint, Head
 from genesis.runtime.life import Life
@@ -54,7 +54,7 @@ class Process:
         host.world.processes += 1
         self.number = host.world.processes
         self.engine = ModelEngine(
-            host.world.storage, host.weather, host.world.rng("engine"), crash=self.passes, applied=self._applied
+            host.world.store, host.weather, host.world.rng("engine"), crash=self.passes, history=self
         )
 
     # --- its steps --------------------------------------------------------------------------------------------------
@@ -92,11 +92,18 @@ class Process:
         elif not self._killed:
             self.host.world.observe(what, fact)
 
-    def _applied(self, head: Head) -> None:
+    def tried(self, head: Head) -> None:
+        """The store works on its commit."""
+        self.host.world.tried(head, self._sealed)
+        self._sealed = []
+
+    def applied(self, head: Head) -> None:
         """Its commit took effect, whoever gets to know of it."""
         self.host.world.applied(head)
-        self.host.world.observe("emitted", self._sealed)
-        self._sealed = []
+
+    def claimed(self, head: Head) -> None:
+        """It owns the store now, and this is what it found."""
+        self.host.world.claimed(head)
 
     def doom(self, steps: int) -> None:
         """It will be killed so many callbacks from now."""
@@ -143,7 +150,8 @@ class Process:
             self.error = error
             what = f"{type(error).__name__}: {error}"[:200]
             self.host.world.told(self.host, f"stops: {what}")
-            if not isinstance(error, (StoreError, Killed)):  # a store may fail; nothing else may end a process
+            if not isinstance(error, (StoreFailedError, StoreFullError, FencedError, Killed)):
+                # A store may fail, be full, or have another owner; nothing else may end a process.
                 self.host.world.violations.append(f"{self.host.name} stops: {what}")
         finally:
             self.node = None

@@ -19,10 +19,9 @@ from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.process import Process
 from genesis.chaos.world import RESTART_S, NodeDownError, World
 from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError
-from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
+from genesis.core.event import DeadLetter, Delivery, Pending, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
-from genesis.engines.memory_rows import Partition
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import NodeSettings
 from genesis.runtime.node import Node
@@ -54,6 +53,7 @@ class Simulation:
         errors: str,
         settings: NodeSettings,
         nodes: int = 1,
+        store: str = "memory",
         schedule: faults.Schedule = (),
         exploring: bool = False,
     ) -> None:
@@ -65,6 +65,7 @@ class Simulation:
             errors: ``raise`` or ``record`` what handlers raise.
             settings: Limits of each node.
             nodes: How many machines there are.
+            store: ``memory`` or ``sqlite``, as `World` takes it.
             schedule: Faults that happen by themselves.
             exploring: Whether the seed draws the order of what is ready, restarts take time, and clients that are told to
                 come back do so.
@@ -75,6 +76,7 @@ class Simulation:
             definition,
             seed=seed,
             nodes=nodes,
+            store=store,
             settings=settings,
             seeded_order=exploring,
             restart_s=RESTART_S if exploring else (0.0, 0.0),
@@ -190,7 +192,7 @@ class Simulation:
 
     def dead(self) -> list[DeadLetter]:
         """Dead letters, oldest first."""
-        rows = self._stored.tables["dead"].rows.values()
+        rows = self.world.store.table("dead").values()
         return sorted((msgspec.msgpack.decode(body, type=DeadLetter) for body in rows), key=lambda letter: letter.died_at)
 
     def now(self) -> float:
@@ -225,10 +227,6 @@ class Simulation:
             self.failures.append((delivery.route, error))
             self._unraised.append(error)
 
-    @property
-    def _stored(self) -> Partition:
-        return self.world.storage.partitions[0]
-
     def _serving(self) -> Process:
         """The process that serves, started first if it is dead."""
         while (process := self.world.serving()) is None:
@@ -259,7 +257,7 @@ class Simulation:
         pipeline = self.node._ready()
         if status.running or pipeline.sealed or pipeline.intake.waiting or not pipeline.group.empty:
             return False
-        return status.ledger.waiting == (_asleep(self._stored) if status.parked else 0)
+        return status.ledger.waiting == (_asleep(self.world.store.pending()) if status.parked else 0)
 
     def close(self) -> None:
         """End the world."""
@@ -289,8 +287,7 @@ async def _status(node: Node) -> Status:
     return node.status()
 
 
-def _asleep(stored: Partition) -> int:
+def _asleep(rows: list[Pending]) -> int:
     """Deliveries that wait for a person: the parked ones, and those behind them."""
-    rows = stored.pending.values()
     parked = {row.delivery.address for row in rows if row.reason is Reason.PARKED}
     return sum(row.reason is Reason.PARKED or (row.reason is Reason.HELD and row.delivery.address in parked) for row in rows)

@@ -13,12 +13,15 @@ from contextvars import Context
 from random import Random
 from typing import Any, TypeVar
 
+import msgspec
+
 from genesis.chaos import faults as f
 from genesis.chaos.loop import InlineExecutor, VirtualLoop
 from genesis.chaos.process import Host, Killed, Process
-from genesis.core.errors import GenesisError, StoreFailedError
+from genesis.chaos.stores import KINDS, MemoryStore, SqliteStore, Store
+from genesis.core.errors import GenesisError, StoreFailedError, StoreFullError
+from genesis.core.message import Message
 from genesis.core.ports import CrashPoint, Head
-from genesis.engines.memory import MemoryStorage
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import Life, NodeSettings
 from genesis.runtime.node import Node
@@ -49,6 +52,7 @@ class World:
         *,
         seed: int,
         nodes: int = 1,
+        store: str = "memory",
         settings: NodeSettings,
         seeded_order: bool = True,
         restart_s: tuple[float, float] = RESTART_S,
@@ -61,19 +65,24 @@ class World:
             definition: The app.
             seed: Decides everything that is left to chance.
             nodes: How many machines there are: one serves, the others take over.
+            store: ``memory``: a model of a store, which nodes share; ``sqlite``: the real engine, on the disk of one machine.
             settings: Limits of each process.
             seeded_order: Whether the seed draws the order in which ready callbacks run; else it is that of asyncio.
             restart_s: Shortest and longest time until a dead process is started again.
             trace: Whether the loop keeps a digest of every step.
             observe: Told what happens inside the processes that live, and of each commit that takes effect what was emitted
                 in it: ("emitted", messages).
+
+        Raises:
+            ValueError: there is no such store, or it does not take so many nodes.
+            NotWatchableError: the disk of a SQLite file cannot be simulated with this Python.
         """
         self._definition, self._settings, self.observe = definition, settings, observe
         self._seed, self._restart_s = seed, restart_s
         self.loop = VirtualLoop(Random(f"{seed}/order") if seeded_order else None, trace=trace)
         self.loop.owned_by = self._owned
         self._rngs: dict[str, Random] = {}
-        self.storage = MemoryStorage()
+        self.store = self._make_store(store, nodes)
         self.timeline: list[tuple[float, str, str]] = []
         """(virtual seconds, where, what)."""
         self.violations: list[str] = []
@@ -84,6 +93,8 @@ class World:
         self.commits = 0
         self._last = (0, 0)
         """Epoch and number of the last commit."""
+        self._tried: dict[tuple[int, int], list[Message]] = {}
+        """By epoch and number: commits of which nobody knows yet whether they took effect, and what was emitted in them."""
         self.changed = asyncio.Event()
         """A process started, ended, was paused, woke, or lost sight of its store."""
         self.hosts = [Host(self, number) for number in range(nodes)]
@@ -91,6 +102,21 @@ class World:
         """Clients that wait for somebody who serves."""
         self._ends: list[asyncio.Task[None]] = []
         self._keeper: asyncio.Task[None] | None = None
+
+    def _make_store(self, name: str, nodes: int) -> Store:
+        if name not in KINDS:
+            raise ValueError(f"store is {name!r}: {' or '.join(KINDS)}")
+        store: Store = MemoryStore() if name == "memory" else SqliteStore(self.rng("disk"), self._lose_power)
+        if nodes > store.nodes_max:
+            store.close()
+            raise ValueError(f"a file of SQLite belongs to one machine: nodes=1, not {nodes}, or store='memory'")
+        return store
+
+    def _lose_power(self) -> None:
+        host = self.hosts[0]
+        self.told(host, "loses its power")
+        if host.process is not None:
+            host.process.kill()
 
     def rng(self, purpose: str) -> Random:
         """A source of chance for one purpose: a draw for one does not shift the others."""
@@ -111,6 +137,20 @@ class World:
             )
         self._last = (head.epoch, head.commit_id)
         self.commits += 1
+        self.observe("emitted", self._tried.pop(self._last, []))
+
+    def tried(self, head: Head, emitted: list[Message]) -> None:
+        """The store works on a commit."""
+        self._tried[head.epoch, head.commit_id] = emitted
+
+    def claimed(self, head: Head) -> None:
+        """A new owner found this. A commit in whose middle the power was lost may be among it; none that took effect is gone."""
+        found = msgspec.structs.replace(head, epoch=head.last_epoch)
+        if (found.epoch, found.commit_id) in self._tried:
+            self.applied(found)
+        self._tried.clear()
+        if found.commit_id != self._last[1]:
+            self.violations.append(f"commit {self._last[1]} took effect, and {found.commit_id} is the last in the store")
 
     def _owned(self, task: asyncio.Task[Any], place: Any) -> None:
         if isinstance(place, Process):
@@ -138,7 +178,9 @@ class World:
         await asyncio.wait([up, process.died], return_when=asyncio.FIRST_COMPLETED)
         if process.node is not None:
             self.told(host, "serves")
-        elif process.error is not None and not isinstance(process.error, (StoreFailedError, Killed)):
+        elif process.error is not None and not isinstance(
+            process.error, (StoreFailedError, StoreFullError, Killed)
+        ):
             self._refuse(process.error)
 
     def _wake_keeper(self, _: object) -> None:
@@ -239,7 +281,9 @@ class World:
         host = self.hosts[fault.node % len(self.hosts)]
         self.injected[f.name_of(fault)] += 1
         self.told(host, f"fault {fault!r}")
-        if not (self._hits_process(host, fault) or self._hits_clock(host, fault) or host.weather.suffer(fault, self.loop)):
+        if isinstance(fault, f.DiskFault):
+            self.store.suffer(fault, self.loop.call_later)
+        elif not (self._hits_process(host, fault) or self._hits_clock(host, fault) or host.weather.suffer(fault, self.loop)):
             host.mischief.plan(fault)
 
     def _hits_process(self, host: Host, fault: f.AnyFault) -> bool:
@@ -292,6 +336,7 @@ class World:
             host.mischief.clear()
             host.armed.clear()
             self._wake(host)
+        self.store.calm()
         self.told(None, "calm")
 
     # --- from outside -----------------------------------------------------------------------------------------------
@@ -305,6 +350,8 @@ class World:
     def close(self) -> None:
         """End the world: every process closes in order, as far as it lives. What is left behind is a violation."""
         self.loop.run_nested(self._end())
+        self.violations += self.store.trouble()
+        self.store.close()
         self.loop.close()
 
     async def _end(self) -> None:

@@ -164,9 +164,18 @@ class SqliteEngine:
             self.last_error = error
         if isinstance(error, StoreFailedError):
             self._in_doubt = True
+        self._drop_file()
+
+    def _drop_file(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
             self._chore = self._writer.run(partial(_drop, file))
+
+    def abandon(self) -> None:
+        """Let go of everything, as the end of the process would. With a writer that is a thread, it may take a moment."""
+        self._drop_file()
+        self._epochs.clear()
+        self._lock.release()
 
     async def _finish_chore(self) -> None:
         """Wait until the writer is idle."""

@@ -1,0 +1,270 @@
+"""What outlives the processes of a world: a model of a store in memory, or the real SQLite engine on a disk that breaks.
+
+In: the engine that each process asks for, and what the disk suffers. Out: what is stored, as somebody outside sees it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from genesis.chaos import faults as f
+from genesis.chaos.disk import Disk
+from genesis.chaos.vfs import watch
+from genesis.core.errors import StoreError, StoreFailedError
+from genesis.core.event import Pending, Timer
+from genesis.core.ports import Answer, Batch, Crasher, Engine, Head
+from genesis.engines.memory import MemoryEngine, MemoryStorage
+from genesis.engines.outside import Outside
+from genesis.engines.sqlite import SqliteEngine
+from genesis.engines.writer import InlineWriter
+
+ALL = 1 << 40
+"""Rows, when all of them are asked for."""
+KINDS = ("memory", "sqlite")
+
+
+class ProcessEngine(Engine, Protocol):
+    """The engine of one simulated process."""
+
+    def cut(self) -> None:
+        """The process is dead: whatever its remains still call takes no effect."""
+        ...
+
+    def fail(self, error: StoreError) -> None:
+        """The store failed: nothing more is stored until the next `claim`."""
+        ...
+
+
+class Store(Protocol):
+    """What is stored."""
+
+    nodes_max: int
+    """Machines that may share it."""
+
+    def engine(self, crash: Crasher) -> ProcessEngine:
+        """The engine of a new process."""
+        ...
+
+    def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """Let a fault of the disk happen; `later` calls something after so many seconds.
+
+        Raises:
+            ValueError: it has no disk.
+        """
+        ...
+
+    def calm(self) -> None:
+        """Nothing is wrong any more."""
+        ...
+
+    def head(self) -> Head:
+        """Where the partition stands."""
+        ...
+
+    def table(self, name: str) -> dict[str, bytes]:
+        """The rows of a named table."""
+        ...
+
+    def pending(self) -> list[Pending]:
+        """The pending deliveries, by id."""
+        ...
+
+    def timers(self) -> list[Timer]:
+        """The timers, by due time."""
+        ...
+
+    def in_lanes(self) -> int:
+        """Rows of the lanes, counted one by one."""
+        ...
+
+    def trouble(self) -> list[str]:
+        """What is wrong with it as a whole."""
+        ...
+
+    def close(self) -> None:
+        """Nobody uses it any more."""
+        ...
+
+
+class MemoryStore:
+    """A `MemoryStorage`, which nodes share."""
+
+    nodes_max = 1 << 20
+
+    def __init__(self) -> None:
+        self.storage = MemoryStorage()
+        self._stored = self.storage.partitions[0]
+
+    def engine(self, crash: Crasher) -> ProcessEngine:
+        """An engine whose commits may fail."""
+        return MemoryEngine(self.storage, immediate=False, crash=crash, delay=float)
+
+    def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """It has no disk."""
+        raise ValueError(f"{f.name_of(fault)} happens to a disk, and the model in memory has none: store='sqlite'")
+
+    def calm(self) -> None:
+        """Nothing is ever wrong with it."""
+
+    def head(self) -> Head:
+        """As it was stored: not to be changed."""
+        return self._stored.head
+
+    def table(self, name: str) -> dict[str, bytes]:
+        """As it is stored: not to be changed."""
+        return self._stored.tables[name].rows
+
+    def pending(self) -> list[Pending]:
+        """As they are stored."""
+        return [self._stored.pending[id] for id in sorted(self._stored.pending)]
+
+    def timers(self) -> list[Timer]:
+        """As they are stored."""
+        return sorted(self._stored.timers.values(), key=lambda timer: timer.due) if self._stored.timers else []
+
+    def in_lanes(self) -> int:
+        """Of all lanes."""
+        return sum(map(len, self._stored.chunks.values()))
+
+    def trouble(self) -> list[str]:
+        """Nothing."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+
+
+class _SqliteProcess(SqliteEngine):
+    """The production engine, in a process that can be killed, on a disk that breaks."""
+
+    def __init__(self, path: Path, disk: Disk, crash: Crasher) -> None:
+        super().__init__(path, writer=InlineWriter(), crash=crash)
+        self._disk, self._dead = disk, False
+
+    def cut(self) -> None:
+        """Nothing more of it reaches the disk. When SQLite is in the middle of a call, it is buried at the end of that."""
+        self._dead = True
+        self._disk.freeze()
+        if not self._disk.busy:
+            self._bury()
+
+    def _bury(self) -> None:
+        self.abandon()
+        self._disk.thaw()
+
+    def fail(self, error: StoreError) -> None:
+        """Drop the file; the next `claim` opens it again."""
+        self._fail(error)
+
+    def _check(self) -> None:
+        if self._dead:
+            raise StoreFailedError("its process is dead")
+
+    async def claim(self, partition: int, owner: str) -> Head:
+        """As in production."""
+        self._check()
+        try:
+            return await super().claim(partition, owner)
+        finally:
+            if self._dead:
+                self._bury()
+
+    async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
+        """As in production."""
+        self._check()
+        try:
+            return await super().commit(partition, head, batch)
+        finally:
+            if self._dead:
+                self._bury()
+
+    async def close(self, partition: int, head: Head) -> None:
+        """As in production."""
+        self._check()
+        try:
+            await super().close(partition, head)
+        finally:
+            if self._dead:
+                self._bury()
+
+
+class SqliteStore:
+    """A file on the disk of one machine, in a folder of its own that goes with it."""
+
+    nodes_max = 1
+
+    def __init__(self, rng: Random, lost_power: Callable[[], None]) -> None:
+        """Make the folder; `lost_power` is called in the middle of a sync, and ends the process that wrote.
+
+        Raises:
+            NotWatchableError: this Python does not share its SQLite.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="genesis-world-")
+        folder = Path(self._folder.name).resolve()
+        self._path = folder / "world.db"
+        self._disk = Disk(folder, rng, lost_power)
+        self._unwatch = watch(folder, self._disk)
+
+    def engine(self, crash: Crasher) -> ProcessEngine:
+        """The production engine; its writer runs inline."""
+        return _SqliteProcess(self._path, self._disk, crash)
+
+    def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """What lasts ends by itself."""
+        match fault:
+            case f.PowerLoss(after=after):
+                self._disk.power_fails_in.append(after)
+            case f.SyncFails(after=after):
+                self._disk.failing_syncs.append(after)
+            case f.DiskFull(seconds=seconds):
+                self._disk.full = True
+                later(seconds, self._room_again)
+
+    def _room_again(self) -> None:
+        self._disk.full = False
+
+    def calm(self) -> None:
+        """The disk is whole and has room."""
+        self._disk.calm()
+
+    def head(self) -> Head:
+        """As it was committed last."""
+        if not self._path.exists():
+            return Head.fresh()
+        with closing(Outside(self._path)) as store:
+            return store.head() or Head.fresh()
+
+    def table(self, name: str) -> dict[str, bytes]:
+        """Committed rows."""
+        with closing(Outside(self._path)) as store:
+            return dict(store.scan(name, limit=ALL))
+
+    def pending(self) -> list[Pending]:
+        """Committed rows."""
+        with closing(Outside(self._path)) as store:
+            return store.scan_pending(limit=ALL)
+
+    def timers(self) -> list[Timer]:
+        """Committed rows."""
+        with closing(Outside(self._path)) as store:
+            return store.timers(limit=ALL)
+
+    def in_lanes(self) -> int:
+        """Counted in the table itself."""
+        with closing(Outside(self._path)) as store:
+            return sum(store.count_lanes())
+
+    def trouble(self) -> list[str]:
+        """What SQLite finds when it reads all of the file, and what went wrong in the model of the disk."""
+        with closing(Outside(self._path)) as store:
+            return [*self._disk.trouble, *store.check()]
+
+    def close(self) -> None:
+        """Its files go."""
+        self._unwatch()
+        self._folder.cleanup()
