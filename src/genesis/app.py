@@ -162,9 +162,15 @@ class App:
         return Node(Life(self.definition(), engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
     def simulate(
-        self, *, seed: int = 0, errors: str = "raise", settings: Settings | None = None, nodes: int = 1
+        self,
+        *,
+        seed: int = 0,
+        errors: str = "raise",
+        settings: Settings | None = None,
+        nodes: int = 1,
+        store: str = "memory",
     ) -> AbstractAsyncContextManager[Simulation]:
-        """Run the application in virtual time on a model of a store: ``async with app.simulate() as sim:``.
+        """Run the application in virtual time: ``async with app.simulate() as sim:``.
 
         What is ready runs in the order of asyncio; `explore` tries others.
 
@@ -173,13 +179,18 @@ class App:
             errors: ``raise``: `settle` raises what handlers raised; ``record``: failures are kept in `sim.failures`.
             settings: Limits; default: the defaults, whatever the environment says.
             nodes: Machines: one serves, the others take over.
+            store: ``memory``: a model of a store; ``sqlite``: the real engine on one machine, whose disk can lose its power.
+
+        Raises:
+            DefinitionError: the application does not fit together.
+            ValueError: there is no such store, or it does not take so many nodes.
         """
         from genesis.chaos.simulation import (
             simulation,  # imported late: a service that never simulates does not pay for it
         )
 
         limits = (settings or Settings()).node()
-        return simulation(self.definition(), seed=seed, errors=errors, settings=limits, nodes=nodes)
+        return simulation(self.definition(), seed=seed, errors=errors, settings=limits, nodes=nodes, store=store)
 
     async def explore(
         self,
@@ -190,6 +201,7 @@ class App:
         faults: int = 20,
         kinds: Sequence[str] | None = None,
         nodes: int = 1,
+        store: str = "memory",
         settings: Settings | None = None,
     ) -> Exploration:
         """Run a scenario in many simulated worlds, with another order and other faults in each.
@@ -201,16 +213,18 @@ class App:
             faults: How many faults each world has.
             kinds: Their names; default: all that cost no attempts of a handler.
             nodes: Machines.
+            store: ``memory`` or ``sqlite``, as `simulate` takes it.
             settings: Limits.
 
         Raises:
             PromiseBrokenError: a seed failed: which, with which faults, and what happened.
             ValueError: there is no fault of such a name.
         """
-        from genesis.chaos.explore import GENTLE, Explorer
+        from genesis.chaos.explore import Explorer, gentle
 
         limits = (settings or Settings()).node()
-        explorer = Explorer(self.definition(), scenario, limits, nodes, faults, GENTLE if kinds is None else kinds)
+        chosen = gentle(store) if kinds is None else kinds
+        explorer = Explorer(self.definition(), scenario, limits, nodes, faults, chosen, store)
         return await explorer.explore(range(seed, seed + runs))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from genesis import AskError, GenesisError, Message, Node, Priority, Settings
+from genesis import AskError, GenesisError, Message, Node, Priority, Settings, StoreError
 from genesis.chaos import faults
 from genesis.chaos.loop import DeadlockError, LivelockError
 from genesis.chaos.world import World
@@ -58,9 +58,7 @@ class Scenario:
         )
         self.outside = bank.Outside()
         self.app = bank.bank(self.outside)
-        self.world = World(
-            self.app.definition(), seed=seed, nodes=nodes, store=store, settings=settings.node(), trace=trace
-        )
+        self.world = World(self.app.definition(), seed=seed, nodes=nodes, store=store, settings=settings.node(), trace=trace)
         self._events, self._seed = events, seed
         self.accepted: list[check.Event] = []
         self.answers = 0
@@ -202,8 +200,8 @@ def run(
         world.close()
     except (DeadlockError, LivelockError) as error:
         wrong.append(f"{type(error).__name__}: {error}")
-    except AssertionError as error:
-        wrong.append(f"AssertionError: {error}")
+    except (AssertionError, StoreError) as error:
+        wrong.append(f"{type(error).__name__}: {error}")
     wrong += world.violations
     return Outcome(
         seed,

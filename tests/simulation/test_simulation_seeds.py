@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
 BLOCK = 10
 SEEDS = 500 if os.environ.get("CI") else 40
+SQLITE_SEEDS = 60 if os.environ.get("CI") else 10
 """Each with a thousand events and 24 faults; by hand: ``python -m tests.simulation 0:10000 --jobs 2``."""
 
 
@@ -29,11 +30,24 @@ def test_every_promise_is_kept_in_every_world(first: int) -> None:
         assert outcome.injected.total() >= 20
 
 
+@pytest.mark.usefixtures("shared_sqlite")
+@pytest.mark.parametrize("first", range(0, SQLITE_SEEDS, BLOCK))
+def test_every_promise_is_kept_on_a_disk_that_breaks(first: int) -> None:
+    for seed in range(first, first + BLOCK):
+        outcome = run(seed, store="sqlite")
+        assert not outcome.complaints, f"python -m tests.simulation {seed} --store sqlite: {outcome.complaints}"
+        assert outcome.events >= 1000
+        assert outcome.injected.total() >= 20
+
+
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
-def test_a_seed_that_ever_failed_does_not_fail_again(path: Path) -> None:
+def test_a_seed_that_ever_failed_does_not_fail_again(path: Path, request: pytest.FixtureRequest) -> None:
     kept = json.loads(path.read_text())
     schedule = faults.from_json(json.dumps(kept["schedule"]))
-    outcome = run(kept["seed"], events=kept["events"], nodes=kept["nodes"], schedule=schedule)
+    if kept.get("store") == "sqlite":
+        request.getfixturevalue("shared_sqlite")
+    options = {name: kept[name] for name in ("events", "nodes", "store") if name in kept}
+    outcome = run(kept["seed"], schedule=schedule, **options)
     assert not outcome.complaints, kept["found"]
 
 

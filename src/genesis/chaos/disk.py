@@ -9,6 +9,7 @@ et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class Disk:
         Args:
             folder: Where the files are.
             rng: Draws what survives a loss of power.
-            lost_power: Called when it does, in the middle of a sync.
+            lost_power: Called when it does, in the middle of a write or a sync.
         """
         self._folder, self._rng, self._lost_power = folder, rng, lost_power
         self._dirty: dict[str, _Dirty] = {}
@@ -48,13 +49,13 @@ class Disk:
         self.failing_syncs: list[int] = []
         """For each fault, how many syncs pass before one fails."""
         self.power_fails_in: list[int] = []
+        """For each fault, how many writes and syncs pass before it happens."""
         self._frozen = False
         self._lost = False
         self.busy = False
         """SQLite is in the middle of a call."""
         self.trouble: list[str] = []
         """What went wrong in here, and should not."""
-        self.syncs = 0
 
     def calm(self) -> None:
         """Nothing is wrong any more; what is lost is lost."""
@@ -88,6 +89,15 @@ class Disk:
         """All that was written to a file is durable now, or the power fails."""
         return self._guarded(vfs.IOERR_FSYNC, lambda: self._sync(file))
 
+    def renewed(self, name: str) -> None:
+        """All of a file was written again, as it was, and is to be synced. Raises `OSError`."""
+        size = (self._folder / name).stat().st_size
+        dirty = self._dirty.setdefault(name, _Dirty(size))
+        dirty.sectors |= dirty.doubtful
+        dirty.doubtful.clear()
+        if self._frozen or self._sync_dirty(dirty, size) != vfs.OK:
+            raise OSError(errno.EIO, f"{name}: it cannot be synced")
+
     def _guarded(self, refusal: int, work: Callable[[], int]) -> int:
         if self._frozen:
             return refusal
@@ -106,7 +116,16 @@ class Disk:
             file.write(offset, data[: len(data) // 2])
             return vfs.FULL
         self._remember(file, offset, len(data))
-        return file.write(offset, data)
+        written = file.write(offset, data)
+        return vfs.IOERR_WRITE if self._power_fails() else written
+
+    def _power_fails(self) -> bool:
+        if not _due(self.power_fails_in):
+            return False
+        self._lost = True
+        self.freeze()
+        self._lost_power()
+        return True
 
     def _truncate(self, file: OpenFile, size: int) -> int:
         self._remember(file, size, file.size() - size)
@@ -132,19 +151,17 @@ class Disk:
         return self._dirty[file.name]
 
     def _sync(self, file: OpenFile) -> int:
-        self.syncs += 1
-        if _due(self.power_fails_in):
-            self._lost = True
-            self.freeze()
-            self._lost_power()
+        return self._sync_dirty(self._of(file), file.size())
+
+    def _sync_dirty(self, dirty: _Dirty, size: int) -> int:
+        if self._power_fails():
             return vfs.IOERR_FSYNC
-        dirty = self._of(file)
         if _due(self.failing_syncs):
             dirty.doubtful |= {sector: old for sector, old in dirty.sectors.items() if sector not in dirty.doubtful}
             dirty.sectors.clear()
             return vfs.IOERR_FSYNC
         dirty.sectors.clear()
-        dirty.durable_size = file.size()
+        dirty.durable_size = size
         return vfs.OK
 
     # --- what is lost -----------------------------------------------------------------------------------------------

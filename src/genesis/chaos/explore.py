@@ -28,6 +28,11 @@ GENTLE = tuple(kind for kind in faults.KINDS if kind not in ("handler-raises", "
 """Faults that cost no attempts: with these, an app whose handlers do not fail by themselves has no dead letters."""
 
 
+def gentle(store: str) -> tuple[str, ...]:
+    """The gentle faults that a store can suffer."""
+    return GENTLE + faults.ON_DISK if store == "sqlite" else GENTLE
+
+
 class PromiseBrokenError(GenesisError):
     """A scenario failed in a world that production may meet. Carries the `Run` as `run`."""
 

@@ -135,13 +135,16 @@ class DiskFault(Fault, frozen=True):
 
 
 class PowerLoss(DiskFault, frozen=True, tag="power-loss"):
-    """The machine loses its power in the middle of the (`after` + 1)-th sync of a file: what was not synced is lost, in part."""
+    """The machine loses its power in the middle of the (`after` + 1)-th write or sync of a file.
+
+    What was not synced is lost, whole or in part.
+    """
 
     after: int = 0
 
 
 class SyncFails(DiskFault, frozen=True, tag="sync-fails"):
-    """The (`after` + 1)-th sync of a file fails: nobody knows what of it is on the disk, and no later sync makes good for it."""
+    """The (`after` + 1)-th sync of a file fails: what of it is on the disk is unknown, and no later sync makes good for it."""
 
     after: int = 0
 
@@ -213,7 +216,7 @@ _DRAWS: dict[str, tuple[float, Callable[[Random, int], AnyFault]]] = {
     "handler-blocks": (1, lambda rng, node: HandlerBlocks(node, _some(rng, 0.01, 3))),
     "handler-slow": (1, lambda rng, node: HandlerSlow(node, rng.randint(1, 20), _some(rng, 0.01, 2))),
     "dependency-down": (1, lambda rng, node: DependencyDown(node, _some(rng, 0.5, 20))),
-    "power-loss": (4, lambda rng, node: PowerLoss(node, rng.randrange(6))),
+    "power-loss": (4, lambda rng, node: PowerLoss(node, int(10 ** rng.uniform(0, 2)) - 1)),
     "sync-fails": (4, lambda rng, node: SyncFails(node, rng.randrange(6))),
     "disk-full": (1, lambda rng, node: DiskFull(node, _some(rng, 0.5, 5))),
 }

@@ -53,9 +53,7 @@ class Process:
         self.steps = 0
         host.world.processes += 1
         self.number = host.world.processes
-        self.engine = ModelEngine(
-            host.world.store, host.weather, host.world.rng("engine"), crash=self.passes, history=self
-        )
+        self.engine = ModelEngine(host.world.store, host.weather, host.world.rng("engine"), crash=self.passes, history=self)
 
     # --- its steps --------------------------------------------------------------------------------------------------
 

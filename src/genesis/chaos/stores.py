@@ -139,11 +139,23 @@ class MemoryStore:
         """Nothing is left of it."""
 
 
+class _DiskWriter(InlineWriter):
+    """Inline, on a disk that breaks."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def renew(self, path: Path) -> None:
+        """As in production, as far as the disk lets it."""
+        super().renew(path)
+        self._disk.renewed(path.name)
+
+
 class _SqliteProcess(SqliteEngine):
     """The production engine, in a process that can be killed, on a disk that breaks."""
 
     def __init__(self, path: Path, disk: Disk, crash: Crasher) -> None:
-        super().__init__(path, writer=InlineWriter(), crash=crash)
+        super().__init__(path, writer=_DiskWriter(disk), crash=crash)
         self._disk, self._dead = disk, False
 
     def cut(self) -> None:
@@ -261,8 +273,13 @@ class SqliteStore:
 
     def trouble(self) -> list[str]:
         """What SQLite finds when it reads all of the file, and what went wrong in the model of the disk."""
-        with closing(Outside(self._path)) as store:
-            return [*self._disk.trouble, *store.check()]
+        if not self._path.exists():
+            return self._disk.trouble
+        try:
+            with closing(Outside(self._path)) as store:
+                return self._disk.trouble + store.check()
+        except StoreError as error:
+            return [*self._disk.trouble, str(error)]
 
     def close(self) -> None:
         """Its files go."""

@@ -60,7 +60,7 @@ _Open = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_void_p, c.c_void_p, c.c_int, c.c_vo
 class _Methods(c.Structure):
     """``sqlite3_io_methods``: what can be done with an open file."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes reads it once
+    _fields_ = [
         ("version", c.c_int),
         ("close", _Close),
         ("read", _ReadWrite),
@@ -75,13 +75,13 @@ class _Methods(c.Structure):
 class _File(c.Structure):
     """``sqlite3_file``; what the real VFS needs lies behind it."""
 
-    _fields_ = [("methods", c.POINTER(_Methods))]  # noqa: RUF012
+    _fields_ = [("methods", c.POINTER(_Methods))]
 
 
 class _Vfs(c.Structure):
     """``sqlite3_vfs``, third version."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("version", c.c_int),
         ("file_bytes", c.c_int),
         ("path_bytes", c.c_int),
@@ -127,7 +127,7 @@ class _Shim:
     """The VFS in front, as long as a folder is watched."""
 
     def __init__(self) -> None:
-        self._library = _library()
+        self._library = find_library()
         self._real = self._library.sqlite3_vfs_find(None)
         self._vfs = _Vfs.from_buffer_copy(self._real.contents)
         self._vfs.name = b"genesis-watch"
@@ -208,7 +208,8 @@ def watch(folder: Path, watcher: Watcher) -> Callable[[], None]:
     return lambda: shim.unwatch(real)
 
 
-def _library() -> Any:
+def find_library() -> Any:
+    """The SQLite of this Python, as ctypes reaches it. Raises `NotWatchableError`."""
     (ours,) = sqlite3.connect(":memory:").execute("SELECT sqlite_source_id()").fetchone()
     for name in NAMES:
         try:

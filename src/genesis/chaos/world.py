@@ -144,7 +144,7 @@ class World:
         self._tried[head.epoch, head.commit_id] = emitted
 
     def claimed(self, head: Head) -> None:
-        """A new owner found this. A commit in whose middle the power was lost may be among it; none that took effect is gone."""
+        """A new owner found this: maybe a commit in whose middle the power was lost, and all that ever took effect."""
         found = msgspec.structs.replace(head, epoch=head.last_epoch)
         if (found.epoch, found.commit_id) in self._tried:
             self.applied(found)
@@ -178,9 +178,7 @@ class World:
         await asyncio.wait([up, process.died], return_when=asyncio.FIRST_COMPLETED)
         if process.node is not None:
             self.told(host, "serves")
-        elif process.error is not None and not isinstance(
-            process.error, (StoreFailedError, StoreFullError, Killed)
-        ):
+        elif process.error is not None and not isinstance(process.error, (StoreFailedError, StoreFullError, Killed)):
             self._refuse(process.error)
 
     def _wake_keeper(self, _: object) -> None:

@@ -70,8 +70,6 @@ class SqliteEngine:
         self._quota_bytes = quota_bytes
         self._lock = Lock(self.path)
         self._file: _File | None = None
-        self._in_doubt = False
-        """A sync may have failed since the file was opened last."""
         self._epochs: dict[int, int] = {}
         """Partitions that are owned, and under which epoch."""
         self._turn = asyncio.Lock()
@@ -114,11 +112,10 @@ class SqliteEngine:
     def _connect(self) -> _File:
         read = schema.open_reader(self.path)
         try:
-            write = schema.open_writer(self.path, self._quota_bytes, in_doubt=self._in_doubt)
+            write = schema.open_writer(self.path, self._quota_bytes, renew=self._writer.renew)
         except BaseException:
             read.close()
             raise
-        self._in_doubt = False
         write.execute("PRAGMA busy_timeout = 0")  # the loop thread never waits: see `_begin`
         return _File(write, read)
 
@@ -153,7 +150,7 @@ class SqliteEngine:
                 await self._finish_chore()
                 if self._file is not None:
                     file, self._file = self._file, None
-                    await self._writer.run(partial(_end, file, self.path))
+                    await self._writer.run(partial(_end, file))
         finally:
             self._writer.close()
             self._lock.release()
@@ -162,8 +159,6 @@ class SqliteEngine:
         """Drop the file as the end of the process would: the transaction is undone, the log stays as it is."""
         if isinstance(error, StoreError):
             self.last_error = error
-        if isinstance(error, StoreFailedError):
-            self._in_doubt = True
         self._drop_file()
 
     def _drop_file(self) -> None:
@@ -328,10 +323,10 @@ def _move_log(db: sqlite3.Connection) -> int | sqlite3.Error:
     return max(0, int(logged))
 
 
-def _end(file: _File, path: Path) -> None:
+def _end(file: _File) -> None:
     """Close in order, with nothing left in the log."""
     with suppress(sqlite3.Error):  # all is stored: the next one to open it moves the log
-        schema.settle_log(file.write, path, must=False)
+        schema.settle_log(file.write)
     file.read.close()
     file.write.close()
 

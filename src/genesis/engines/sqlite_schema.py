@@ -24,6 +24,7 @@ from genesis.core.errors import (
     StoreReadOnlyError,
 )
 from genesis.core.ports import TABLES
+from genesis.engines.writer import renew
 
 APPLICATION_ID = 0x47454E53
 """``GENS``, at byte 68 of the file."""
@@ -139,16 +140,20 @@ def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def open_writer(path: Path, quota_bytes: int | None = None, *, in_doubt: bool = False) -> sqlite3.Connection:
-    """Open for writing a store that was checked, and bring its schema up to date."""
+def open_writer(path: Path, quota_bytes: int | None = None, *, renew: Callable[[Path], None] = renew) -> sqlite3.Connection:
+    """Open for writing a store that was checked, make sure of what its log holds, and bring its schema up to date.
+
+    `renew` writes a file once more, and syncs it.
+    """
     db = connect(path, "rw")
     try:
         configure(db, path)
+        _make_sure(db, path, renew)
         if quota_bytes is not None:
             (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
             db.execute(f"PRAGMA max_page_count = {quota_bytes // page_bytes}")
         migrate(db)
-        settle_log(db, path, must=in_doubt)
+        settle_log(db)
     except BaseException:
         db.close()
         raise
@@ -183,20 +188,30 @@ def configure(db: sqlite3.Connection, path: Path) -> None:
             )
 
 
-def settle_log(db: sqlite3.Connection, path: Path, *, must: bool) -> None:
-    """Move what the log holds into the file, and sync it.
+def _make_sure(db: sqlite3.Connection, path: Path, renew: Callable[[Path], None]) -> None:
+    """Let nobody build on a log that may be in the cache only.
 
-    After a failed sync the kernel may call pages clean that never reached the disk. What is found in the log then
-    `must` be written again before anybody builds on it. Otherwise it may wait for room, or for somebody who reads.
+    After a failed sync, of this process or of one before it, the kernel may call pages clean that never reached the disk. A
+    commit in them counts as stored. When the power fails while it is moved into the file, the log is without it, and half of
+    it is in the file.
     """
-    try:
-        _, logged, moved = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.OperationalError as error:
-        if must or error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-            raise
+    log = log_of(path)
+    if not log.exists() or not log.stat().st_size:
         return
-    if must and moved != logged:
-        raise StoreError(f"{path}: another process reads it and does not stop: end it, then start again")
+    db.execute("BEGIN IMMEDIATE")  # nobody else writes to it meanwhile, or starts it over
+    try:
+        renew(log)
+    finally:
+        db.execute("ROLLBACK")
+
+
+def settle_log(db: sqlite3.Connection) -> None:
+    """Move what the log holds into the file, and sync it; it may wait for room, or for somebody who reads."""
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
 
 
 def check_tables(db: sqlite3.Connection, path: Path) -> None:

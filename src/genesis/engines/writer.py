@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+CHUNK_BYTES = 1 << 20
 
 
 class Writer(Protocol):
@@ -17,9 +21,28 @@ class Writer(Protocol):
         """Start a job, at once or after those before it. It runs to its end, awaited or not."""
         ...
 
+    def renew(self, path: Path) -> None:
+        """Write what a file holds once more, and sync it. Raises `OSError`."""
+        ...
+
     def close(self) -> None:
         """Wait for the jobs that were given. A later `run` starts anew."""
         ...
+
+
+def renew(path: Path) -> None:
+    """Write what a file holds once more, in place, and sync it: then all of it is on the disk.
+
+    Raises:
+        OSError: it is not; `EIO` of a sync among others.
+    """
+    with path.open("r+b", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            file.seek(-len(chunk), os.SEEK_CUR)
+            file.write(chunk)
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: a plain sync stops at the drive's cache
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        os.fsync(file)
 
 
 class ThreadWriter:
@@ -39,6 +62,10 @@ class ThreadWriter:
         answer: asyncio.Future[T] = loop.create_future()
         self._pool.submit(_work, job, loop, answer)
         return answer
+
+    def renew(self, path: Path) -> None:
+        """Here and now: a store that is opened has nothing else to do."""
+        renew(path)
 
     def close(self) -> None:
         """End the thread."""
@@ -84,6 +111,10 @@ class InlineWriter:
     def run(self, job: Callable[[], T]) -> Awaitable[T]:
         """Run a job. What it raises is raised here."""
         return _Answered(job())
+
+    def renew(self, path: Path) -> None:
+        """Here and now."""
+        renew(path)
 
     def close(self) -> None:
         """Nothing waits."""
