@@ -89,6 +89,7 @@ class Simulation:
         self.failures: list[tuple[str, BaseException]] = []
         """(route, error) of every failed attempt."""
         try:
+            self.world.check(schedule)
             self._run(_nothing)  # started: what it stores at first is no part of what the user's crash points count
         except BaseException:
             self.world.close()

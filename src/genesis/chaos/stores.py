@@ -45,17 +45,15 @@ class Store(Protocol):
 
     nodes_max: int
     """Machines that may share it."""
+    has_disk: bool
+    """Whether it suffers what a disk does."""
 
     def engine(self, crash: Crasher) -> ProcessEngine:
         """The engine of a new process."""
         ...
 
     def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
-        """Let a fault of the disk happen; `later` calls something after so many seconds.
-
-        Raises:
-            ValueError: it has no disk.
-        """
+        """Let a fault of the disk happen, if it has one; `later` calls something after so many seconds."""
         ...
 
     def calm(self) -> None:
@@ -95,6 +93,7 @@ class MemoryStore:
     """A `MemoryStorage`, which nodes share."""
 
     nodes_max = 1 << 20
+    has_disk = False
 
     def __init__(self) -> None:
         self.storage = MemoryStorage()
@@ -106,7 +105,6 @@ class MemoryStore:
 
     def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
         """It has no disk."""
-        raise ValueError(f"{f.name_of(fault)} happens to a disk, and the model in memory has none: store='sqlite'")
 
     def calm(self) -> None:
         """Nothing is ever wrong with it."""
@@ -209,6 +207,7 @@ class SqliteStore:
     """A file on the disk of one machine, in a folder of its own that goes with it."""
 
     nodes_max = 1
+    has_disk = True
 
     def __init__(self, rng: Random, lost_power: Callable[[], None]) -> None:
         """Make the folder; `lost_power` is called in the middle of a sync, and ends the process that wrote.

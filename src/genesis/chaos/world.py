@@ -79,10 +79,10 @@ class World:
         """
         self._definition, self._settings, self.observe = definition, settings, observe
         self._seed, self._restart_s = seed, restart_s
-        self.loop = VirtualLoop(Random(f"{seed}/order") if seeded_order else None, trace=trace)
-        self.loop.owned_by = self._owned
         self._rngs: dict[str, Random] = {}
         self.store = self._make_store(store, nodes)
+        self.loop = VirtualLoop(Random(f"{seed}/order") if seeded_order else None, trace=trace)
+        self.loop.owned_by = self._owned
         self.timeline: list[tuple[float, str, str]] = []
         """(virtual seconds, where, what)."""
         self.violations: list[str] = []
@@ -268,6 +268,13 @@ class World:
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
+    def check(self, schedule: f.Schedule) -> None:
+        """See that all of it can happen here. Raises `ValueError`."""
+        for happening in schedule:
+            if isinstance(happening.fault, f.DiskFault) and not self.store.has_disk:
+                name = f.name_of(happening.fault)
+                raise ValueError(f"{name} happens to a disk, and the model of a store in memory has none: store='sqlite'")
+
     async def follow(self, schedule: f.Schedule) -> None:
         """Let the faults of a schedule happen at their times; returns when the last one began."""
         for happening in schedule:
@@ -275,7 +282,8 @@ class World:
             self.inject(happening.fault)
 
     def inject(self, fault: f.AnyFault) -> None:
-        """Let something go wrong now. What lasts ends by itself."""
+        """Let something go wrong now. What lasts ends by itself. Raises `ValueError`: it cannot happen here."""
+        self.check([f.Happening(self.loop.time(), fault)])
         host = self.hosts[fault.node % len(self.hosts)]
         self.injected[f.name_of(fault)] += 1
         self.told(host, f"fault {fault!r}")

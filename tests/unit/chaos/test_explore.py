@@ -11,7 +11,7 @@ import pytest
 
 from genesis import App, Context, Message, State, on
 from genesis.chaos.explore import PromiseBrokenError
-from genesis.chaos.faults import KINDS, AnyFault, draw, from_json, name_of, to_json
+from genesis.chaos.faults import KINDS, ON_DISK, AnyFault, draw, from_json, name_of, to_json
 from genesis.chaos.shrink import shrink
 from genesis.chaos.simulation import Simulation
 
@@ -142,9 +142,9 @@ async def test_shrinking_leaves_only_what_is_needed(guilty: list[int]) -> None:
 
 
 def test_every_fault_that_there_is_gets_drawn_and_can_be_written_down() -> None:
-    drawn = draw(Random(1), 1000, over_s=10.0, nodes=3)
+    drawn = draw(Random(1), 1000, over_s=10.0, nodes=3, kinds=KINDS + ON_DISK)
     assert {type(happening.fault) for happening in drawn} == set(get_args(AnyFault))
-    assert {name_of(happening.fault) for happening in drawn} == set(KINDS)
+    assert {name_of(happening.fault) for happening in drawn} == set(KINDS + ON_DISK)
     assert from_json(to_json(drawn)) == drawn
     assert [happening.at_s for happening in drawn] == sorted(happening.at_s for happening in drawn)
 
@@ -184,3 +184,24 @@ async def test_what_a_zombie_collects_is_not_taken_for_what_was_emitted() -> Non
         assert sorted(receipt.number for receipt in sim.emitted(Receipt)) == [1, 2, 3, 4, 5]
 
     await app.explore(scenario, runs=10, faults=0, nodes=2)
+
+
+@pytest.mark.usefixtures("shared_sqlite")
+async def test_the_real_engine_is_explored_on_a_disk_that_breaks() -> None:
+    app, card, component = till(careful=True)
+    found = await app.explore(scenario_of(card, component), runs=5, store="sqlite")
+    assert found.runs == 5
+    assert found.injected["power-loss"] + found.injected["sync-fails"] > 0
+    app, card, component = till(careful=False)
+    with pytest.raises(PromiseBrokenError, match="charges for 20 orders"):
+        await app.explore(scenario_of(card, component), runs=30, store="sqlite")
+
+
+async def test_a_disk_is_asked_for_where_there_is_none() -> None:
+    app, card, component = till(careful=True)
+    with pytest.raises(ValueError, match="nodes=1"):
+        await app.explore(scenario_of(card, component), runs=1, store="sqlite", nodes=2)
+    with pytest.raises(ValueError, match="memory or sqlite"):
+        await app.explore(scenario_of(card, component), runs=1, store="redis")
+    with pytest.raises(ValueError, match="store='sqlite'"):
+        await app.explore(scenario_of(card, component), runs=1, kinds=["power-loss"])
