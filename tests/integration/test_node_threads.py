@@ -91,3 +91,43 @@ async def test_a_plain_function_that_raises_what_a_future_cannot_carry_fails_at_
         await until(lambda: node.status().ledger.done == 1)
         assert node.status().ledger.dead == 3
         assert (await node.state(Till, "a")).seen == [3]
+
+
+@in_real_time
+async def test_plain_functions_that_hang_take_no_attempts_from_the_others() -> None:
+    app, release, ran = App("shop"), threading.Event(), list[int]()
+
+    @app.component(key="n", retry=Retry(attempts=1))
+    class Till:
+        @on(Job, timeout=0.05)
+        def serve(self, job: Job, ctx: Context) -> None:
+            ran.append(job.n)
+            if job.n < 2:
+                release.wait(30)
+
+    try:
+        async with app.running(store="memory:", settings=Settings(threads=2)) as node:
+            await node.send_many([Job(n=n) for n in range(10)])
+            await until(lambda: node.status().ledger.accepted and not node.status().ledger.waiting)
+            assert sorted(ran) == list(range(10))
+            assert node.status().ledger.dead == 2
+    finally:
+        release.set()
+
+
+@in_real_time
+async def test_a_wait_for_a_thread_is_no_part_of_the_time_that_a_plain_function_has() -> None:
+    app, ran = App("shop"), list[int]()
+
+    @app.component(key="n", retry=Retry(attempts=1))
+    class Till:
+        @on(Job, timeout=0.2)
+        def serve(self, job: Job, ctx: Context) -> None:
+            ran.append(job.n)
+            threading.Event().wait(0.08)  # five of them take longer than one may
+
+    async with app.running(store="memory:", settings=Settings(threads=1)) as node:
+        await node.send_many([Job(n=n) for n in range(5)])
+        await until(lambda: not node.status().ledger.waiting)
+        assert sorted(ran) == list(range(5))
+        assert node.status().ledger.dead == 0

@@ -6,20 +6,19 @@ store. Each attempt gets a fresh decode; a plain `def` handler gets its state in
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
 
-from genesis.core.errors import InvalidStateError, StateTooLargeError
+from genesis.core.errors import HandlerTimeoutError, InvalidStateError, StateTooLargeError
 from genesis.core.event import Delivery
 from genesis.core.message import encode
 from genesis.core.ports import STATE_MAX_BYTES, STATE_WARN_BYTES, StateRow
 from genesis.runtime.component import Route
 from genesis.runtime.context import Context
 from genesis.runtime.log import log
+from genesis.runtime.threads import Threads
 
 WARNED_MAX = 100
 _warned: dict[str, None] = {}
@@ -34,13 +33,14 @@ class Bound:
 
     __slots__ = (
         "_codec",
-        "_executor",
         "_method",
+        "_threads",
         "answers",
         "call",
         "check_answer",
         "current",
         "decode",
+        "limit_s",
         "older",
         "returns",
         "route",
@@ -50,9 +50,11 @@ class Bound:
         "version",
     )
 
-    def __init__(self, route: Route, instance: Any, executor: Executor) -> None:
+    def __init__(self, route: Route, instance: Any, threads: Threads) -> None:
         self.route = route
         self.threaded = not route.is_async
+        self.limit_s = route.timeout_s if route.is_async else None
+        """Seconds from its first wait on. That of a plain function begins when the function does."""
         self.version = route.state_version
         self.stateful = route.component.state_codec is not None
         codec = self._codec = route.component.state_codec
@@ -64,7 +66,7 @@ class Bound:
         self.tick = route.every_s is not None
         self.returns = self.answers or self.threaded
         """Whether what its coroutine returns matters."""
-        self._executor = executor
+        self._threads = threads
         self.current = -1 if self.threaded else self.version
         """Version of the rows that `decode` reads; any other goes to `older`."""
         self.decode: Callable[[bytes], Any] = codec.current if codec is not None else _stateless
@@ -140,7 +142,10 @@ class Bound:
             except (StopIteration, GeneratorExit) as error:  # a future cannot carry them
                 raise RuntimeError(f"{self.route.name} raised {type(error).__name__}") from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, told)
+        try:
+            return await self._threads.run(told, self.route.timeout_s)
+        except TimeoutError as error:
+            raise HandlerTimeoutError(f"{self.route.name} took over {self.route.timeout_s} s") from error
 
 
 def _stateless(body: bytes) -> None:

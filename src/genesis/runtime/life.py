@@ -11,7 +11,7 @@ import copy
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -36,6 +36,7 @@ from genesis.runtime.slot import CAREFUL, GRACE_S, SLOTS, Slots
 from genesis.runtime.source import SourceRunner
 from genesis.runtime.status import Housekeeper
 from genesis.runtime.supervisor import Supervisor
+from genesis.runtime.threads import Threads
 
 DRAIN_S = 10.0
 """Time that running handlers have to end at a stop: below the 30 s after which most supervisors kill."""
@@ -119,14 +120,14 @@ class Life:
         Raises:
             StoreError: the store cannot be opened, or was lost for good while the block ran.
         """
-        executor = self._executor or ThreadPoolExecutor(self._settings.threads, thread_name_prefix="genesis-handler")
+        threads = Threads(self._settings.threads, self._executor)
         self._instances = {c.name: self._make(c.cls) for c in self.definition.components.values()}
         loop = asyncio.get_running_loop()
         body = asyncio.current_task()
         assert body is not None
         opened: asyncio.Future[None] = loop.create_future()
         stop = asyncio.Event()
-        life = loop.create_task(self._live(opened, stop, executor, body), name=f"genesis-{self.definition.name}")
+        life = loop.create_task(self._live(opened, stop, threads, body), name=f"genesis-{self.definition.name}")
         try:
             await opened
             yield
@@ -137,13 +138,12 @@ class Life:
         finally:
             stop.set()
             await asyncio.shield(life)
-            if self._executor is None:
-                executor.shutdown(wait=False, cancel_futures=True)
+            threads.close()
         if self.error is not None:
             raise self.error
 
     async def _live(
-        self, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor, body: asyncio.Task[Any]
+        self, opened: asyncio.Future[None], stop: asyncio.Event, threads: Threads, body: asyncio.Task[Any]
     ) -> None:
         """Load the partition and serve it, again after each failure of the store, until the stop."""
         failures = 0
@@ -161,7 +161,7 @@ class Life:
                     return
                 await asyncio.sleep(0.1 * failures)
                 continue
-            failure = await self._serve(loaded, opened, stop, executor)
+            failure = await self._serve(loaded, opened, stop, threads)
             if failure is None:
                 return
             failures = failures + 1 if stop.is_set() else 0
@@ -206,14 +206,14 @@ class Life:
         return Loaded(pipeline, suspects)
 
     async def _serve(
-        self, loaded: Loaded, opened: asyncio.Future[None], stop: asyncio.Event, executor: Executor
+        self, loaded: Loaded, opened: asyncio.Future[None], stop: asyncio.Event, threads: Threads
     ) -> BaseException | None:
         """Run a loaded partition until the stop (None) or the first failure."""
         pipeline, supervisor = loaded.pipeline, Supervisor()
         slots = self.slots = Slots(
             pipeline,
             {
-                name: Bound(route, self._instances[route.component.name], executor)
+                name: Bound(route, self._instances[route.component.name], threads)
                 for name, route in self.definition.routes.items()
             },
             spawn=supervisor.spawn,

@@ -300,14 +300,14 @@ class Slots:
         row: StateRow,
     ) -> None:
         """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
-        pipeline, timeout_s = self._pipeline, bound.route.timeout_s
+        pipeline, limit_s = self._pipeline, bound.limit_s
         loop = asyncio.get_running_loop()
         task = context._task = asyncio.current_task()
         assert task is not None
         pipeline.lanes.lock(context._delivery)
         context._ended_before = pipeline.outcomes.ended_by_lane[context._delivery.lane]
         pipeline.running[context._delivery.id] = context
-        limit = loop.call_later(timeout_s, self._time_out, context) if timeout_s is not None else None
+        limit = loop.call_later(limit_s, self._time_out, context) if limit_s is not None else None
         self._pulling -= 1
         self.wake()
         try:
