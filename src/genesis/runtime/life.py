@@ -142,9 +142,7 @@ class Life:
         if self.error is not None:
             raise self.error
 
-    async def _live(
-        self, opened: asyncio.Future[None], stop: asyncio.Event, threads: Threads, body: asyncio.Task[Any]
-    ) -> None:
+    async def _live(self, opened: asyncio.Future[None], stop: asyncio.Event, threads: Threads, body: asyncio.Task[Any]) -> None:
         """Load the partition and serve it, again after each failure of the store, until the stop."""
         failures = 0
         while True:

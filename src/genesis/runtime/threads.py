@@ -30,11 +30,14 @@ class Threads:
             count: Functions that may run at once.
             executor: Where they run instead; it is not closed.
         """
-        self._own = None if executor else ThreadPoolExecutor(count + LOST_MAX, thread_name_prefix="genesis-handler")
-        self._executor = executor or self._own
+        self._count, self._own = count, executor is None
+        self._executor = executor or self._pool()
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._lost: set[Future[Any]] = set()
+
+    def _pool(self) -> Executor:
+        return ThreadPoolExecutor(self._count, thread_name_prefix="genesis-handler")
 
     async def run(self, function: Callable[[], T], limit_s: float | None) -> T:
         """Run a function as soon as a thread is free: the wait does not count.
@@ -43,7 +46,6 @@ class Threads:
             TimeoutError: it took over `limit_s` seconds, and goes on, unheard.
         """
         await self._turn()
-        assert self._executor is not None
         loop = asyncio.get_running_loop()
         work: Future[T] = self._executor.submit(function)
         work.add_done_callback(lambda _: _tell(loop, self._ended, work))
@@ -88,6 +90,9 @@ class Threads:
             log.error("%d plain handlers hang in their threads: others wait until one of them ends", LOST_MAX)
             return
         self._lost.add(work)
+        if self._own:  # the threads of the old pool end with what runs in them
+            self._executor.shutdown(wait=False)
+            self._executor = self._pool()
         self._next()
 
     def _ended(self, work: Future[T]) -> None:
@@ -98,8 +103,8 @@ class Threads:
 
     def close(self) -> None:
         """Begin nothing more. What hangs is not waited for."""
-        if self._own is not None:
-            self._own.shutdown(wait=False, cancel_futures=True)
+        if self._own:
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[Future[T]], None], work: Future[T]) -> None:
