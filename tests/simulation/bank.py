@@ -124,7 +124,7 @@ class Book(State):
     notes: dict[int, int] = {}  # noqa: RUF012
     """How often each note was heard."""
     heard: dict[int, tuple[float, float, float]] = {}  # noqa: RUF012
-    """Of those that timers sent: when it was due, and when it was heard, by the wall clock and in virtual time."""
+    """Of those that timers sent: when it was due, and when it was heard, by the slowest wall clock and in virtual time."""
     traces: dict[int, str] = {}  # noqa: RUF012
     """Of those whose event bore a trace: which."""
 
@@ -223,7 +223,7 @@ def _books(app: App, outside: Outside) -> None:
             book.notes[n] = book.notes.get(n, 0) + 1
             if note.due:
                 outside.due(f"the timer of {n}", note.due)
-                book.heard[n] = note.due, ctx.now(), outside.now()
+                book.heard[n] = note.due, outside.lowest_wall(), outside.now()
             if ctx.headers:
                 book.traces[n] = repr(ctx.headers)
 
@@ -290,7 +290,7 @@ def events(rng: Random, count: int, producer: int) -> Iterator[Sent]:
     """What a producer sends, one after the other."""
     at = 0
     while at < count:
-        n = producer * 10_000 + at + 1
+        n = (producer + 1) * 10_000 + at
         key, priority = f"a{rng.randrange(KEYS)}", Priority(rng.choice((0, 1, 2, 2, 2, 3, 4)))
         headers = {"traceparent": f"00-{n}", "shop": "7"} if rng.random() < 0.03 else None
         message = deposit(rng, key, n) if rng.random() < 0.9 else other(rng, key, n)

@@ -51,6 +51,8 @@ class Facts:
     """Whether a process may have gone on after another took over."""
     calm_at: float
     """Virtual time from which on nothing goes wrong any more."""
+    skew_s: float
+    """By then, how far the clocks were apart, or behind what they had shown before."""
     wall_at_end: float
     """By the clock of the process that serves."""
     tick_s: float

@@ -24,6 +24,8 @@ class Outside:
     """Virtual seconds."""
     highest_wall: Callable[[], float] = nobody
     """The latest time that any wall clock has shown so far."""
+    lowest_wall: Callable[[], float] = nobody
+    """The time by the clock that is behind all others."""
     die: Callable[[], NoReturn] = nobody
     """Ends the process that calls it."""
     fails_left: dict[int, int] = field(default_factory=dict)

@@ -31,6 +31,8 @@ STEPS_OVER_S = 12.0
 """Faults begin in the first so many seconds: about as long as the producers send."""
 DEDUPE_S = 1e7
 """Longer than any jump of a clock but the last."""
+NOTICED_S = 20.0
+"""By then everybody has noticed that the clocks were set: the loader looks every 15 s."""
 ENCORES = 3
 STATES: dict[str, type[State]] = {
     "accounts": bank.Account,
@@ -77,11 +79,12 @@ class Scenario:
         world = self.world = Watched(
             definition, seed=seed, nodes=nodes, settings=settings, trace=trace, observe=outside.told
         )
-        outside.now, outside.highest_wall, outside.die = world.loop.time, world.highest_wall, world.die
+        outside.now, outside.die = world.loop.time, world.die
+        outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
         self.watch = Watch(world, settings, self.clients)
         self._share, self._rng = -(-events // PRODUCERS), Random(f"{seed}/encore")
-        self.calm_at = self.sending_s = 0.0
+        self.calm_at = self.skew_s = self.sending_s = 0.0
         self._replayed, self._replays = 0, 0
         """Dead letters that were replayed for certain, and calls that may have done it."""
         self._left: dict[str, Any] = {}
@@ -96,6 +99,7 @@ class Scenario:
         await trouble
         world.calm()
         self.calm_at, self.watch.every_s = world.loop.time(), CALM_LOOK_S
+        self.skew_s = world.highest_wall() - world.lowest_wall()
         try:
             async with asyncio.timeout(CALM_S):
                 await asyncio.gather(*work)
@@ -129,9 +133,10 @@ class Scenario:
     async def _encore(self) -> None:
         """Much later everything still works, and what is older than the horizon is forgotten."""
         await self._replay()
+        await self._settle()
         for host in self.world.hosts:
             self.world.inject(faults.ClockJump(host.number, by_s=2 * DEDUPE_S))
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(NOTICED_S)
         self._left["ids older than the horizon"] = list(self.stored.tables["dedupe"].rows)
         replies = self.stored.tables["reply"].rows
         old = dict(replies)
@@ -204,6 +209,7 @@ class Scenario:
             kills=self.world.kills,
             zombies=len(self.world.hosts) > 1,
             calm_at=self.calm_at,
+            skew_s=self.skew_s,
             wall_at_end=pipeline.clock.wall(),
             tick_s=bank.TICK_S,
         )

@@ -14,8 +14,8 @@ from genesis.runtime.pipeline import Pipeline
 from tests.simulation.clients import Clients
 
 LOOK_S, CALM_LOOK_S = 0.25, 2.0
-GROUP_BYTES = 60_000
-"""A window is over its bound by one group at most: those of this workload are smaller than so."""
+READ_BYTES = 140_000
+"""A window is over its bound by one group or one read of 256 rows at most: those of this workload are smaller than so."""
 TASKS = 120
 """A process has so many beside its slots: what it is made of, and calls of clients, those that were given up included."""
 TICK_LANE = 4
@@ -31,6 +31,10 @@ class Watched(World):
         """That time."""
         self._highest = max(self._highest, *(host.wall() for host in self.hosts))
         return self._highest
+
+    def lowest_wall(self) -> float:
+        """What the clock says that is behind all others."""
+        return min(host.wall() for host in self.hosts)
 
     def inject(self, fault: faults.AnyFault) -> None:
         """A clock may be set back now."""
@@ -80,7 +84,7 @@ class Watch:
     def _look_at(self, pipeline: Pipeline, stuck: int, tasks: int) -> None:
         settings, asking = self._settings, pipeline.asks.in_handlers
         for lane in pipeline.lanes.lanes:
-            self._bound("bytes in a window", lane.bytes, settings.window_bytes + GROUP_BYTES)
+            self._bound("bytes in a window", lane.bytes, settings.window_bytes + READ_BYTES)
             self._bound("bytes that a window lacks", -lane.bytes, 0)
         self._bound("handlers at once", len(pipeline.running), settings.slots + asking)
         self._bound("tasks", tasks, settings.slots + asking + stuck + TASKS)

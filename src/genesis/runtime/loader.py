@@ -15,6 +15,7 @@ from genesis.core.message import encode
 from genesis.core.ports import GROUP_ROWS
 from genesis.layers.recovery import pending as pending_layer
 from genesis.layers.recovery import timers as timers_layer
+from genesis.runtime.outcome import tick_key
 from genesis.runtime.pipeline import Pipeline
 
 READ_ROWS = 256
@@ -231,6 +232,7 @@ class Loader:
                 return
             if timer.type not in pipeline.ticks:  # else this one collapses into the one that still waits or runs
                 pipeline.ticks.add(timer.type)
+                pipeline.group.batch.put("fact", tick_key(timer.type), b"")
                 pipeline.outcomes.born(
                     [Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)]
                 )

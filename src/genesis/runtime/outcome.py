@@ -91,10 +91,17 @@ class Outcomes:
     def _tidy(self, delivery: Delivery) -> None:
         """The next tick of a schedule may come; what earlier attempts journalled is not needed any more."""
         pipeline = self._pipeline
-        pipeline.ticks.discard(delivery.route)
+        self._tick_ended(delivery.route)
         if delivery.attempt or delivery.origin:
             pipeline.journals.append(delivery.origin or f"{delivery.id:x}")
             pipeline.news.set()
+
+    def _tick_ended(self, route: str) -> None:
+        pipeline = self._pipeline
+        if route in pipeline.ticks:
+            pipeline.ticks.remove(route)
+            pipeline.group.batch.put("fact", tick_key(route), None)
+            pipeline.group.rows += 1
 
     def _collect(self, context: Context) -> None:
         """What the handler emitted, timed and journalled becomes part of the group."""
@@ -141,7 +148,7 @@ class Outcomes:
         kept = copy.copy(delivery)
         kept.message = None
         kept.origin = kept.origin or f"{kept.id:x}"
-        pipeline.ticks.discard(delivery.route)
+        self._tick_ended(delivery.route)
         letter = DeadLetter(
             delivery=kept,
             reason=reason,
@@ -318,3 +325,8 @@ def _storable(text: object) -> str:
 def ask_key(source: str, event_id: str) -> str:
     """Where the answer to a question is kept."""
     return f"{source}/{event_id}"
+
+
+def tick_key(route_name: str) -> str:
+    """Where it is noted that a tick of a schedule has not ended."""
+    return f"tick:{route_name}"

@@ -17,6 +17,7 @@ from genesis.layers.recovery.failure import Retry
 from genesis.runtime.commit import unpack_digests
 from genesis.runtime.component import Component
 from genesis.runtime.loader import schedule_timer, tick_payload
+from genesis.runtime.outcome import tick_key
 from genesis.runtime.pipeline import Pipeline
 
 SCAN_ROWS = 512
@@ -116,10 +117,12 @@ async def _find(pipeline: Pipeline, delivery_id: int) -> Delivery | None:
 
 
 async def _schedules(pipeline: Pipeline) -> None:
-    """Arm the schedules that are new, or have another period than the store knows."""
+    """Arm the schedules that are new, or have another period than the store knows; know which ticks have not ended."""
     routes = [route for route in pipeline.definition.routes.values() if route.every_s is not None]
     keys = [f"every:{route.name}" for route in routes]
     known = await pipeline.engine.load(pipeline.partition, "fact", keys)
+    waiting = await pipeline.engine.load(pipeline.partition, "fact", [tick_key(route.name) for route in routes])
+    pipeline.ticks.update(route.name for route in routes if tick_key(route.name) in waiting)
     for route, key in zip(routes, keys, strict=True):
         period = json.dumps(route.every_s).encode()
         if known.get(key) == period or route.every_s is None:
