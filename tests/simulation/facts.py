@@ -47,6 +47,8 @@ class Facts:
     calls: int
     """Calls of clients that may have come to the gate."""
     kills: int
+    stops: int
+    """Processes that ended by themselves."""
     zombies: bool
     """Whether a process may have gone on after another took over."""
     calm_at: float
