@@ -15,7 +15,7 @@ from tests.simulation.outside import Outside
 KEYS = 12
 BOOKS = 3
 TIMER_MAX_S = 8.0
-TICK_S = 2.0
+TICK_S = 5.0
 READINGS = 40
 SHORT_S, LONG_S = 1.0, 5e6
 """How long a fleeting offer lives, and one that no jump of a clock ends."""
@@ -38,6 +38,8 @@ class Deposit(Message, type="deposit"):
     """Whether it sets another timer, named, and cancels it."""
     charges: bool = False
     """Whether it calls the outside once."""
+    tips: bool = False
+    """Whether its first attempt, and no other, calls the outside too."""
     asks: bool = False
     """Whether it asks another component."""
     waits_s: float = 0.0
@@ -183,6 +185,8 @@ def _accounts(app: App, outside: Outside) -> None:
                 await asyncio.sleep(deposit.waits_s)
             if deposit.charges:
                 account.charges[n] = await outside.charge(n, ctx)
+            if deposit.tips and ctx.attempt == 1:
+                await ctx.once("tip", outside.tip)
             if deposit.asks:
                 outside.asked += 1
                 account.rates[n] = await ctx.ask(Rate(n))
@@ -314,6 +318,7 @@ def deposit(rng: Random, key: str, n: int) -> Deposit:
         timer_s=round(rng.uniform(0.1, TIMER_MAX_S), 2) if rng.random() < 0.05 else 0.0,
         cancels=rng.random() < 0.02,
         charges=rng.random() < 0.04,
+        tips=fails > 0 and rng.random() < 0.5,
         asks=not fails and rng.random() < 0.02,
         waits_s=round(rng.uniform(0.001, 0.05), 3) if rng.random() < 0.2 else 0.0,
     )

@@ -79,6 +79,10 @@ class Outside:
         self.got[n].append(counted)
         return counted
 
+    async def tip(self, key: str) -> None:
+        """A call that nobody looks at again."""
+        await asyncio.sleep(0.001)
+
     def kill(self, n: int) -> NoReturn:
         """An event ends the process that runs it."""
         self.deaths[n] += 1

@@ -93,7 +93,10 @@ class Outcomes:
         pipeline = self._pipeline
         self._tick_ended(delivery.route)
         if delivery.attempt or delivery.origin:
-            pipeline.journals.append(delivery.origin or f"{delivery.id:x}")
+            origin = delivery.origin or f"{delivery.id:x}"
+            pipeline.journals.append(origin)
+            pipeline.group.batch.put("fact", journal_key(origin), b"")  # for the next process, should this one end before
+            pipeline.group.rows += 1
             pipeline.news.set()
 
     def _tick_ended(self, route: str) -> None:
@@ -325,6 +328,14 @@ def _storable(text: object) -> str:
 def ask_key(source: str, event_id: str) -> str:
     """Where the answer to a question is kept."""
     return f"{source}/{event_id}"
+
+
+JOURNAL = "journal:"
+
+
+def journal_key(origin: str) -> str:
+    """Where it is noted that the journalled calls of a delivery that is done must be removed."""
+    return JOURNAL + origin
 
 
 def tick_key(route_name: str) -> str:

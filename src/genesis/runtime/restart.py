@@ -17,7 +17,7 @@ from genesis.layers.recovery.failure import Retry
 from genesis.runtime.commit import unpack_digests
 from genesis.runtime.component import Component
 from genesis.runtime.loader import schedule_timer, tick_payload
-from genesis.runtime.outcome import tick_key
+from genesis.runtime.outcome import JOURNAL, tick_key
 from genesis.runtime.pipeline import Pipeline
 
 SCAN_ROWS = 512
@@ -34,9 +34,10 @@ async def restore(pipeline: Pipeline) -> list[Delivery]:
     _windows(pipeline)
     await _remembered(pipeline)
     await _pending(pipeline)
+    await _journals(pipeline)
     suspects = [] if pipeline.head.clean else await _suspects(pipeline)
     await _schedules(pipeline)
-    if pipeline.group.rows:
+    if pipeline.group.rows or pipeline.head.clean:  # before anything runs, so that whatever kills the process is looked for
         await pipeline.commit()
     return suspects
 
@@ -82,6 +83,12 @@ async def _pending(pipeline: Pipeline) -> None:
             pipeline.lanes.hold(address, rank)
         if pipeline.pending.next_held(address) is not None:
             pipeline.promotions.add(address)
+
+
+async def _journals(pipeline: Pipeline) -> None:
+    """Journalled calls of deliveries that are done, which nobody has removed yet."""
+    facts = await _scan(pipeline.engine, pipeline.partition, "fact")
+    pipeline.journals += [key.removeprefix(JOURNAL) for key, _ in facts if key.startswith(JOURNAL)]
 
 
 async def _suspects(pipeline: Pipeline) -> list[Delivery]:
