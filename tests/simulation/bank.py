@@ -155,8 +155,8 @@ def bank(outside: Outside) -> App:
     @app.source
     async def meter(position: int | None) -> AsyncIterator[tuple[int, Message]]:
         for n in range(0 if position is None else position + 1, READINGS):
-            if n == READINGS // 2 and not outside.source_failed:
-                outside.source_failed = True
+            if n % 8 == 7 and n not in outside.unread:
+                outside.unread.add(n)
                 raise ConnectionError("the meter is not read today")
             if n % 3:
                 await asyncio.sleep(0.2)

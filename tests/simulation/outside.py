@@ -45,7 +45,8 @@ class Outside:
     """What ran before its time."""
     asked: int = 0
     """Questions of handlers."""
-    source_failed: bool = False
+    unread: set[int] = field(default_factory=set)
+    """Readings before which the source failed."""
 
     def begins(self, n: int, ctx: Context) -> None:
         """An attempt came to its handler."""
