@@ -6,7 +6,7 @@ What an event does is decided when it is made, and written in it: the checker re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from random import Random
 
 from genesis import App, Context, Message, Priority, Reject, Request, Retry, State, UnavailableError, every, on
@@ -148,6 +148,7 @@ def bank(outside: Outside) -> App:
     """The application."""
     app = App("bank")
     _accounts(app, outside)
+    _rates(app)
     _books(app, outside)
     _desks(app, outside)
     _audit(app, outside)
@@ -174,13 +175,7 @@ def _accounts(app: App, outside: Outside) -> None:
             outside.begins(n, ctx)
             account.total += n  # before it may fail: nothing of it may stay
             account.seen.append((int(ctx.priority), n))
-            for note in range(deposit.notes):
-                ctx.emit(Note(f"book-{n % BOOKS}", 10 * n + note))
-            if deposit.timer_s:
-                ctx.after(deposit.timer_s, Note("late", n, ctx.now() + deposit.timer_s))
-            if deposit.cancels:
-                ctx.after(0.5, Note("never", n), name=f"never-{n}")
-                ctx.cancel(f"never-{n}")
+            _causes(deposit, ctx)
             if deposit.waits_s:
                 await asyncio.sleep(deposit.waits_s)
             if deposit.charges:
@@ -211,6 +206,19 @@ def _accounts(app: App, outside: Outside) -> None:
         async def peek(self, peek: Peek, account: Account, ctx: Context) -> tuple[int, int]:
             return account.total, len(account.seen)
 
+
+def _causes(deposit: Deposit, ctx: Context) -> None:
+    n = deposit.n
+    for note in range(deposit.notes):
+        ctx.emit(Note(f"book-{n % BOOKS}", 10 * n + note))
+    if deposit.timer_s:
+        ctx.after(deposit.timer_s, Note("late", n, ctx.now() + deposit.timer_s))
+    if deposit.cancels:
+        ctx.after(0.5, Note("never", n), name=f"never-{n}")
+        ctx.cancel(f"never-{n}")
+
+
+def _rates(app: App) -> None:
     @app.component(retry=PATIENT)
     class Rates:
         @on(Rate)
@@ -326,19 +334,14 @@ def deposit(rng: Random, key: str, n: int) -> Deposit:
 
 def other(rng: Random, key: str, n: int) -> Message:
     """One of those that are rare."""
-    kind = rng.choices(("hopeless", "deadly", "statement", "stone", "fleeting", "lasting", "fragile"), (10, 1, 40, 3, 12, 6, 12))
-    match kind[0]:
-        case "hopeless":
-            return Hopeless(key, n)
-        case "deadly":
-            return Deadly(key, n)
-        case "statement":
-            return Statement(key, n, rejects=rng.choice(("mail", "audit")) if rng.random() < 0.2 else "")
-        case "stone":
-            return Statement(key, n, behind=n + 1)
-        case "fleeting":
-            return Fleeting(f"d{n % 3}", n)
-        case "lasting":
-            return Lasting(f"d{n % 3}", n)
-        case _:
-            return Fragile(f"d{n % 3}", n, rng.randint(3, 6))
+    make: dict[str, tuple[int, Callable[[], Message]]] = {
+        "hopeless": (10, lambda: Hopeless(key, n)),
+        "deadly": (1, lambda: Deadly(key, n)),
+        "statement": (40, lambda: Statement(key, n, rejects=rng.choice(("mail", "audit")) if rng.random() < 0.2 else "")),
+        "behind": (3, lambda: Statement(key, n, behind=n + 1)),
+        "fleeting": (12, lambda: Fleeting(f"d{n % 3}", n)),
+        "lasting": (6, lambda: Lasting(f"d{n % 3}", n)),
+        "fragile": (12, lambda: Fragile(f"d{n % 3}", n, rng.randint(3, 6))),
+    }
+    (kind,) = rng.choices(list(make), [often for often, _ in make.values()])
+    return make[kind][1]()

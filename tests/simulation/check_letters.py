@@ -41,7 +41,9 @@ def _must(e: Event) -> list[tuple[str, str]]:
 def _kept_whole(letter: Letter, e: Event) -> list[str]:
     parts = ("priority", "headers", "body")
     return [
-        f"dead letter {letter['id']}: its {part} is {letter[part]!r}, and was {e[part]!r}" for part in parts if letter[part] != e[part]
+        f"dead letter {letter['id']}: its {part} is {letter[part]!r}, and was {e[part]!r}"
+        for part in parts
+        if letter[part] != e[part]
     ]
 
 
@@ -61,7 +63,11 @@ def _reason(letter: Letter, e: Event, facts: Facts) -> list[str]:
             right = reason == "rejected" and error == "Reject" and attempts in facts.attempts.get(e["n"], {attempts})
     if reason == "crashed" and not facts.kills:
         right = False
-    return [] if right else [f"{e['kind']} {e['id']}: a dead letter after {attempts} attempts: {reason} ({error}), failed {failures}"]
+    return (
+        []
+        if right
+        else [f"{e['kind']} {e['id']}: a dead letter after {attempts} attempts: {reason} ({error}), failed {failures}"]
+    )
 
 
 def _attempts(facts: Facts) -> list[str]:

@@ -1,4 +1,4 @@
-"""The clients of a simulated bank: they send again what was not accepted and ask again what was not answered, as in the real world."""
+"""The clients of a simulated bank: told to come back, they do, with the same id. In: a world. Out: what they were told."""
 
 from __future__ import annotations
 

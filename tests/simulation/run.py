@@ -76,9 +76,7 @@ class Scenario:
         ).node()
         outside = self.outside = Outside()
         definition = bank.bank(outside).definition()
-        world = self.world = Watched(
-            definition, seed=seed, nodes=nodes, settings=settings, trace=trace, observe=outside.told
-        )
+        world = self.world = Watched(definition, seed=seed, nodes=nodes, settings=settings, trace=trace, observe=outside.told)
         outside.now, outside.die = world.loop.time, world.die
         outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
