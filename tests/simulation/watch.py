@@ -19,7 +19,7 @@ READ_BYTES = 140_000
 TASKS = 120
 """A process has so many beside its slots: what it is made of, and calls of clients, those that were given up included."""
 TICK_LANE = 4
-"""Begun work of normal priority: nothing but ticks."""
+"""Begun work of normal priority: nothing but ticks, and replays."""
 
 
 class Watched(World):
@@ -79,7 +79,7 @@ class Watch:
         highest = self._world.highest_wall()
         over = sum(1 for until in self._clients.lives.values() if until <= highest)
         self._bound("expired before their time", ledger.expired, over)
-        self._bound("ticks in their lane", self._clients.stored.head.waiting_by_lane[TICK_LANE], 1)
+        self._bound("ticks in their lane", self._clients.stored.head.waiting_by_lane[TICK_LANE], 1 + ledger.replay)
 
     def _look_at(self, pipeline: Pipeline, stuck: int, tasks: int) -> None:
         settings, asking = self._settings, pipeline.asks.in_handlers
