@@ -22,7 +22,7 @@ from tests.simulation import bank, check
 from tests.simulation.clients import Clients
 from tests.simulation.facts import Facts
 from tests.simulation.outside import Outside
-from tests.simulation.watch import CALM_LOOK_S, Watch, Watched
+from tests.simulation.watch import Watch, Watched
 
 PRODUCERS = 16
 CALM_S = 3600.0
@@ -96,7 +96,8 @@ class Scenario:
         work.append(asyncio.create_task(clients.ask_now_and_then(), name="asker"))
         await trouble
         world.calm()
-        self.calm_at, self.watch.every_s = world.loop.time(), CALM_LOOK_S
+        self.calm_at = world.loop.time()
+        self.watch.calm()
         self.skew_s = world.highest_wall() - world.lowest_wall()
         try:
             async with asyncio.timeout(CALM_S):
@@ -132,6 +133,7 @@ class Scenario:
         """Much later everything still works, and what is older than the horizon is forgotten."""
         await self._replay()
         await self._settle()
+        self.watch.calm()
         for host in self.world.hosts:
             self.world.inject(faults.ClockJump(host.number, by_s=2 * DEDUPE_S))
         await asyncio.sleep(NOTICED_S)

@@ -18,6 +18,8 @@ READ_BYTES = 140_000
 """A window is over its bound by one group or one read of 256 rows at most: those of this workload are smaller than so."""
 TASKS = 120
 """A process has so many beside its slots: what it is made of, and calls of clients, those that were given up included."""
+CALMED_S, OVERDUE_S = 60.0, 25.0
+"""So long after the last fault, no timer waits for longer than so: handlers that hung have ended, the loader looks every 15 s."""
 TICK_LANE = 4
 """Begun work of normal priority: nothing but ticks, and replays."""
 
@@ -50,12 +52,18 @@ class Watch:
         self.wrong: dict[str, str] = {}
         """The first complaint of each kind."""
         self.every_s = LOOK_S
+        self.calm_at: float | None = None
+        """Virtual time from which on nothing goes wrong any more."""
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             self.look()
             await asyncio.sleep(self.every_s)
+
+    def calm(self) -> None:
+        """Nothing goes wrong any more."""
+        self.calm_at, self.every_s = self._world.loop.time(), CALM_LOOK_S
 
     def look(self) -> None:
         """One look, at all that lives."""
@@ -79,6 +87,9 @@ class Watch:
         highest = self._world.highest_wall()
         over = sum(1 for until in self._clients.lives.values() if until <= highest)
         self._bound("expired before their time", ledger.expired, over)
+        if self.calm_at is not None and self._world.loop.time() > self.calm_at + CALMED_S:
+            first = min((timer.due for timer in self._clients.stored.timers.values()), default=highest)
+            self._bound("overdue timers (s)", self._world.lowest_wall() - first, OVERDUE_S)
         self._bound("ticks in their lane", self._clients.stored.head.waiting_by_lane[TICK_LANE], 1 + ledger.replay)
 
     def _look_at(self, pipeline: Pipeline, stuck: int, tasks: int) -> None:
