@@ -13,7 +13,7 @@ LIMIT_S = 120
 """For a copy of Python and one seed, which takes a second."""
 SAMPLE = (
     "a state is forgotten before it is committed",
-    "held keys count only when they are locked",
+    "the first of a key goes behind the others",
     "ids are forgotten while they are young",
     "a cancelled timer fires",
     "the dead letters of a key share a row",
