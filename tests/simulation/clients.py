@@ -68,7 +68,8 @@ class Clients:
     def _sending(self, event_id: str, message: Message, priority: Priority, headers: dict[str, str] | None) -> Any:
         async def send(node: Node) -> Any:
             if isinstance(message, bank.Fleeting):
-                self.lives.setdefault(message.n, node._ready().clock.wall() + bank.SHORT_S)
+                over = node._ready().clock.wall() + bank.SHORT_S
+                self.lives[message.n] = min(over, self.lives.get(message.n, over))  # the clock may be set back meanwhile
             return await node.send(message, id=event_id, priority=priority, headers=headers)
 
         return send
