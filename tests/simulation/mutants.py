@@ -1,19 +1,23 @@
 """Mistakes that somebody could make in Genesis, each with a seed of the bank that finds it.
 
-A simulator is worth what it finds. Each mutant is one change of the text of one file, in a copy; the text must be there
-exactly once, so that this file says so when the code moves. When the worlds change, the seeds change with them: look for
-them again with ``python -m tests.simulation.mutants``, or for those of some mutants with a part of their names.
+A simulator is worth what it finds. Each mutant of ``mutants.toml`` is one change of the text of one file, in a copy; the text
+must be there exactly once, so that a test says so when the code moves. The list was written before any of it was tried, and
+what is not found stays in it. When the worlds change, the seeds change with them: look for them again with
+``python -m tests.simulation.mutants --jobs 2 --write``, or for those of some mutants with a part of their names.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +25,7 @@ import genesis
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(genesis.__file__).parent
+LIST = Path(__file__).parent / "mutants.toml"
 SEED_S = 60
 """Longest run of a seed, in real seconds: what goes on for longer has no end."""
 FOUND, QUIET = 1, 0
@@ -36,263 +41,27 @@ class Mutant:
     file: str
     old: str
     new: str
-    seed: int
-    """One that finds it."""
+    seed: int | None = None
+    """The first that finds it."""
+    quiet: int = 0
+    """Of one that is not found, how many seeds were tried."""
 
 
-MUTANTS = [
-    Mutant(
-        "commit",
-        "a commit that nobody knows of counts as stored",
-        "runtime/pipeline.py",
-        "if answer is Answer.UNKNOWN:",
-        "if answer is Answer.UNKNOWN and not group.offers:",
-        14,
-    ),
-    Mutant(
-        "commit",
-        "a fenced commit counts as stored",
-        "runtime/pipeline.py",
-        "if answer is Answer.FENCED:",
-        "if answer is Answer.FENCED and not batch.append:",
-        21,
-    ),
-    Mutant(
-        "commit",
-        "the commit before the failed one proves that it is stored",
-        "runtime/pipeline.py",
-        "ours and stored.commit_id >= self.head.commit_id",
-        "ours and stored.commit_id >= self.head.commit_id - 1",
-        15,
-    ),
-    Mutant(
-        "commit",
-        "answers are not kept",
-        "runtime/pipeline.py",
-        "            self.asks.keep(batch, group.replies)",
-        '            batch.tables.setdefault("reply", {})',
-        3,
-    ),
-    Mutant(
-        "state",
-        "the states of the open group go into the commit under way",
-        "layers/recovery/overlay.py",
-        "self._sealed, self._open = self._open, {}",
-        "self._sealed = self._open",
-        0,
-    ),
-    Mutant(
-        "state",
-        "a state that was read replaces a newer one",
-        "layers/recovery/overlay.py",
-        "if address not in self._newest:",
-        "if address not in self._open:",
-        1,
-    ),
-    Mutant(
-        "state",
-        "a state is forgotten while it is committed",
-        "layers/recovery/overlay.py",
-        "            if address in self._open or address in self._sealed:\n                kept",
-        "            if address in self._open:\n                kept",
-        4,
-    ),
-    Mutant(
-        "state",
-        "a state is forgotten before it is committed",
-        "layers/recovery/overlay.py",
-        "            if address in self._open or address in self._sealed:\n                kept",
-        "            if address in self._sealed:\n                kept",
-        0,
-    ),
-    Mutant(
-        "lanes",
-        "held keys count only when they are locked",
-        "layers/prevention/lanes.py",
-        "self.keys or self._held or self.pauses) and not",
-        "self.keys or self.pauses) and not",
-        0,
-    ),
-    Mutant(
-        "lanes",
-        "the first of a key goes behind the others",
-        "layers/prevention/lanes.py",
-        "blocked.appendleft(delivery)",
-        "blocked.append(delivery)",
-        0,
-    ),
-    Mutant(
-        "lanes",
-        "what is evicted keeps its room",
-        "layers/prevention/lanes.py",
-        "        for delivery in waiting:\n            self._forget(delivery)\n",
-        "",
-        3,
-    ),
-    Mutant(
-        "pending",
-        "an event passes pending work of its own priority",
-        "layers/prevention/lanes.py",
-        "if rank is None or delivery.priority < rank:",
-        "if rank is None or delivery.priority <= rank:",
-        0,
-    ),
-    Mutant(
-        "pending",
-        "a held delivery comes up beside a retry",
-        "layers/recovery/pending.py",
-        "any(key.active[: held + 1])",
-        "any(key.active[:held])",
-        0,
-    ),
-    Mutant(
-        "pending",
-        "the commit under way is overlooked",
-        "runtime/loader.py",
-        "for group in (self._pipeline.sealed, self._pipeline.group):",
-        "for group in (self._pipeline.group,):",
-        0,
-    ),
-    Mutant(
-        "pending",
-        "a due time that joins its group while due times are read is lost",
-        "runtime/loader.py",
-        "if row is not None and row.due is not None and (row.due",
-        "if row is None and row.due is not None and (row.due",
-        1,
-    ),
-    Mutant(
-        "dedupe",
-        "a duplicate does not wait for the commit of the first",
-        "runtime/intake.py",
-        "offer.waiter = first.echo",
-        "offer.waiter = None",
-        1,
-    ),
-    Mutant(
-        "dedupe",
-        "ids are forgotten while they are young",
-        "layers/prevention/horizon.py",
-        "if at > now - self.keep_s and",
-        "if at < now - self.keep_s and",
-        0,
-    ),
-    Mutant(
-        "dedupe",
-        "a refused event is known",
-        "runtime/intake.py",
-        "        ledger = self._ledger\n        try:",
-        "        ledger = self._ledger\n        self._known.add(mark)\n        try:",
-        1,
-    ),
-    Mutant(
-        "timers",
-        "a timer that fired stays in the store",
-        "layers/recovery/timers.py",
-        "        self._changed[key] = None\n        return",
-        "        return",
-        0,
-    ),
-    Mutant(
-        "timers",
-        "a cancelled timer fires",
-        "layers/recovery/timers.py",
-        "        self._timers.pop(key, None)\n\n    def seal",
-        "\n    def seal",
-        0,
-    ),
-    Mutant(
-        "timers",
-        "timers without a name replace each other",
-        "runtime/context.py",
-        'name = f"~{event_id}"',
-        'name = f"~{self._records}"',
-        0,
-    ),
-    Mutant(
-        "once",
-        "each attempt calls under its own key",
-        "runtime/context.py",
-        'key = f"{self._origin()}/{name}"',
-        'key = f"{self._origin()}/{self.attempt}/{name}"',
-        0,
-    ),
-    Mutant(
-        "once",
-        "the journal of a delivery stays",
-        "runtime/outcome.py",
-        '                group.batch.put("once", key, None)',
-        '                group.batch.put("once", key, b"")',
-        0,
-    ),
-    Mutant(
-        "dead letters",
-        "the dead letters of a key share a row",
-        "runtime/outcome.py",
-        'put("dead", f"{delivery.id:016x}",',
-        'put("dead", delivery.address,',
-        0,
-    ),
-    Mutant(
-        "dead letters",
-        "a dead letter forgets its first number",
-        "runtime/outcome.py",
-        '        kept.origin = kept.origin or f"{kept.id:x}"\n',
-        "",
-        1,
-    ),
-    Mutant(
-        "intake",
-        "a refusal is not counted",
-        "runtime/intake.py",
-        "            ledger.offered += 1\n            ledger.refused += 1\n",
-        "            ledger.offered += 1\n",
-        1,
-    ),
-    Mutant(
-        "fence",
-        "an older owner closes the store of a newer one",
-        "engines/memory.py",
-        "        if head.epoch == stored.epoch:\n",
-        "        if head.epoch <= stored.epoch:\n",
-        7,
-    ),
-    Mutant(
-        "restart",
-        "a suspect that was pending is not found",
-        "runtime/restart.py",
-        "scan_pending(partition, delivery_id - 1, 1)",
-        "scan_pending(partition, delivery_id, 1)",
-        4,
-    ),
-    Mutant(
-        "restart", "a key does not wait after a restart", "runtime/restart.py", "pipeline.lanes.hold(address, rank)", "pass", 1
-    ),
-    Mutant(
-        "slots",
-        "the key of an abandoned handler stays locked",
-        "runtime/slot.py",
-        "        pipeline.lanes.release(delivery)\n        self.wake()",
-        "        self.wake()",
-        68,
-    ),
-    Mutant(
-        "slots",
-        "a handler that waits does not lock its key",
-        "runtime/slot.py",
-        "        pipeline.lanes.lock(context._delivery)\n",
-        "",
-        0,
-    ),
-    Mutant(
-        "slots",
-        "an abandoned handler ends twice",
-        "runtime/slot.py",
-        "        context._closed = context._abandoned = True\n        self.stuck += 1",
-        "        context._closed = True\n        self.stuck += 1",
-        68,
-    ),
-]
+def listed() -> list[Mutant]:
+    """All of them, found or not."""
+    return [Mutant(**fields) for fields in tomllib.loads(LIST.read_text())["mutant"]]
+
+
+def write_down(name: str, result: str) -> None:
+    """Note in the list what became of a mutant: ``seed = 3``, or ``quiet = 2000``."""
+    text = LIST.read_text()
+    begin = text.index(f'name = "{name}"\n')
+    end = text.find("[[mutant]]", begin)
+    entry = text[begin : end if end >= 0 else len(text)]
+    LIST.write_text(text.replace(entry, re.sub(r"^(seed|quiet) = \d+$", result, entry, flags=re.MULTILINE)))
+
+
+MUTANTS = listed()
 
 
 def plant(mutant: Mutant | None, folder: Path) -> None:
@@ -358,22 +127,32 @@ def attempt(first: int, end: int) -> None:
     sys.exit(QUIET)
 
 
+def search(mutant: Mutant, seeds: int) -> tuple[int, str] | None:
+    """The first seed that finds a mutant, of so many, and what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        plant(mutant, Path(folder))
+        return look(Path(folder), 0, seeds)
+
+
 def main() -> int:
     """Look for the first seed of each mutant. Returns 1 when one is not found."""
     parser = argparse.ArgumentParser("tests.simulation.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of names; default: all mutants")
     parser.add_argument("--seeds", type=int, default=2000, help="how many to try")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="note the results in the list")
     given = parser.parse_args()
+    wanted = [mutant for mutant in MUTANTS if not given.names or any(name in mutant.name for name in given.names)]
     missed = 0
-    for mutant in MUTANTS:
-        if given.names and not any(name in mutant.name for name in given.names):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            plant(mutant, Path(folder))
-            found = look(Path(folder), 0, given.seeds)
-        missed += found is None
-        seed, why = found or ("none", f"of {given.seeds}")
-        print(f"{mutant.area}: {mutant.name}: seed {seed}: {why}", flush=True)
+    with ThreadPoolExecutor(given.jobs) as pool:  # each search is a process of its own
+        under_way = {pool.submit(search, mutant, given.seeds): mutant for mutant in wanted}
+        for done in as_completed(under_way):
+            mutant, found = under_way[done], done.result()
+            missed += found is None
+            seed, why = found or ("none", f"of {given.seeds}")
+            print(f"{mutant.area}: {mutant.name}: seed {seed}: {why}", flush=True)
+            if given.write:
+                write_down(mutant.name, f"seed = {found[0]}" if found else f"quiet = {given.seeds}")
     return int(missed > 0)
 
 

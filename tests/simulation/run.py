@@ -1,4 +1,4 @@
-"""One seed: a world, the bank's producers, faults, calm, and the judgement."""
+"""One seed: a world, the bank's clients, faults, calm, an encore, and the judgement."""
 
 from __future__ import annotations
 
@@ -11,18 +11,36 @@ from typing import Any
 
 import msgspec
 
-from genesis import AskError, GenesisError, Message, Node, Priority, Settings, StoreError
+from genesis import GenesisError, Node, Priority, Settings, StoreError
 from genesis.chaos import faults
 from genesis.chaos.loop import DeadlockError, LivelockError
-from genesis.chaos.world import World
-from genesis.core.event import DeadLetter
+from genesis.chaos.stores import Store
+from genesis.core.event import DeadLetter, Kind
+from genesis.core.message import State
+from genesis.runtime.pipeline import Pipeline
 from tests.simulation import bank, check
+from tests.simulation.clients import Clients
+from tests.simulation.facts import Facts
+from tests.simulation.outside import Outside
+from tests.simulation.watch import Watch, Watched
 
 PRODUCERS = 16
 CALM_S = 3600.0
 """Virtual seconds within which everything ends once faults have stopped."""
 STEPS_OVER_S = 12.0
 """Faults begin in the first so many seconds: about as long as the producers send."""
+DEDUPE_S = 1e7
+"""Longer than any jump of a clock but the last."""
+NOTICED_S = 20.0
+"""By then everybody has noticed that the clocks were set: the loader looks every 15 s."""
+ENCORES = 3
+STATES: dict[str, type[State]] = {
+    "accounts": bank.Account,
+    "books": bank.Book,
+    "desks": bank.Log,
+    "audit": bank.Log,
+    "clockwork": bank.Ticks,
+}
 
 
 @dataclass
@@ -54,126 +72,202 @@ class Scenario:
             slots=rng.choice((1, 2, 8, 64)),
             window_bytes=rng.choice((1, 4000, 4 << 20, 4 << 20)),
             cache_bytes=rng.choice((1, 4000, 64 << 20)),
-            dedupe_s=1e7,  # longer than any jump of a clock
+            dedupe_s=DEDUPE_S,
+        ).node()
+        outside = self.outside = Outside()
+        definition = bank.bank(outside).definition()
+        world = self.world = Watched(
+            definition, seed=seed, nodes=nodes, store=store, settings=settings, trace=trace, observe=outside.told
         )
-        self.outside = bank.Outside()
-        self.app = bank.bank(self.outside)
-        self.world = World(self.app.definition(), seed=seed, nodes=nodes, store=store, settings=settings.node(), trace=trace)
-        self._events, self._seed = events, seed
-        self.accepted: list[check.Event] = []
-        self.answers = 0
-        self.sending_s = 0.0
-
-    async def producer(self, number: int) -> None:
-        """Send one event after the other, each until it is accepted."""
-        rng, share = Random(f"{self._seed}/producer-{number}"), -(-self._events // PRODUCERS)
-        for event_id, message, priority in bank.events(rng, share, number):
-            await self.accept(rng, event_id, message, priority)
-            written = {"id": event_id, "producer": number, "priority": int(priority), **msgspec.to_builtins(message)}
-            self.accepted.append({"kind": "deposit" if isinstance(message, bank.Deposit) else "hopeless", **written})
-            if rng.random() < 0.1:
-                await asyncio.sleep(rng.uniform(0, 0.5))
-
-    async def accept(self, rng: Random, event_id: str, message: Message, priority: Priority) -> None:
-        """As a client of the real world does: again with the same id, until there is a yes."""
-
-        async def send(node: Node) -> Any:
-            return await node.send(message, id=event_id, priority=priority)
-
-        while True:
-            try:
-                await self.world.call(send, patience_s=5.0)
-            except GenesisError:
-                await asyncio.sleep(rng.uniform(0.01, 0.3))
-                continue
-            if rng.random() < 0.02:  # its yes was lost on the way
-                continue
-            return
-
-    async def asker(self) -> None:
-        """Ask now and then; the same question again until it is answered."""
-        rng = Random(f"{self._seed}/asker")
-        for number in range(5):
-            question = bank.Balance(f"a{rng.randrange(bank.KEYS)}")
-
-            async def ask(node: Node, question: bank.Balance = question, number: int = number) -> int:
-                return await node.ask(question, id=f"ask-{number}", deadline=2.0)
-
-            while True:
-                try:
-                    await self.world.call(ask, patience_s=5.0)
-                    break
-                except (GenesisError, AskError):
-                    await asyncio.sleep(rng.uniform(0.05, 0.5))
-            self.answers += 1
-            await asyncio.sleep(rng.uniform(0.1, 2))
+        outside.now, outside.die = world.loop.time, world.die
+        outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
+        self.clients = Clients(world, seed)
+        self.watch = Watch(world, settings, self.clients)
+        self._share, self._rng = -(-events // PRODUCERS), Random(f"{seed}/encore")
+        self.calm_at = self.skew_s = self.sending_s = 0.0
+        self._replayed, self._replays = 0, 0
+        """Dead letters that were replayed for certain, and calls that may have done it."""
+        self._left: dict[str, Any] = {}
 
     async def play(self, schedule: list[faults.Happening]) -> list[str]:
         """Everything. Returns what is wrong."""
-        world = self.world
+        world, clients = self.world, self.clients
         trouble = asyncio.create_task(world.follow(schedule), name="faults")
-        work = [asyncio.create_task(self.producer(n), name=f"producer-{n}") for n in range(PRODUCERS)]
-        work.append(asyncio.create_task(self.asker(), name="asker"))
+        look = asyncio.create_task(self.watch.run(), name="watch")
+        work = [asyncio.create_task(clients.produce(n, self._share), name=f"producer-{n}") for n in range(PRODUCERS)]
+        work.append(asyncio.create_task(clients.ask_now_and_then(), name="asker"))
         await trouble
         world.calm()
+        self.calm_at = world.loop.time()
+        self.watch.calm()
+        self.skew_s = world.highest_wall() - world.lowest_wall()
         try:
             async with asyncio.timeout(CALM_S):
                 await asyncio.gather(*work)
                 self.sending_s = world.loop.time()
-                await self.settle()
-                return await self.judge()
+                await self._settle()
+                await self._encore()
+                pipeline = await self._quiet()
+                return check.complaints(self._facts(pipeline)) + self._left_behind(pipeline)
         except TimeoutError:
-            return [f"an hour after the last fault it is not done: {await self._left()}"]
+            return [f"an hour after the last fault it is not done: {self.store.head().ledger}"]
+        finally:
+            look.cancel()
 
-    async def settle(self) -> None:
-        """Until nothing waits and no timer is set."""
+    @property
+    def store(self) -> Store:
+        """What is stored."""
+        return self.world.store
+
+    # --- once all is calm -------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Until nothing waits, no timer is set but that of the schedule, and the source has ended."""
         while True:
-            process = self.world.serving()
-            if process is not None and process.node is not None:
-                pipeline = process.node._life.pipeline
-                if pipeline is not None and not pipeline.head.ledger.waiting and not self.world.store.timers():
-                    await asyncio.sleep(1.0)
-                    process = self.world.serving()
-                    if process is not None and process.node is not None:
-                        return
+            row = self.store.states().get("desks/meter")
+            given = len(msgspec.msgpack.decode(row[1], type=bank.Log).seen) if row else 0
+            timers = any(timer.every_s is None for timer in self.store.timers())
+            if given >= bank.READINGS and not timers and not self.store.head().ledger.waiting:
+                return
             await asyncio.sleep(0.5)
 
-    async def _left(self) -> str:
-        process = self.world.serving()
-        if process is None or process.node is None or process.node._life.pipeline is None:
-            return "nobody serves"
-        return str(process.node._life.pipeline.head.ledger)
+    async def _encore(self) -> None:
+        """Much later everything still works, and what is older than the horizon is forgotten."""
+        await self._replay()
+        await self._settle()
+        self.watch.calm()
+        for host in self.world.hosts:
+            self.world.inject(faults.ClockJump(host.number, by_s=2 * DEDUPE_S))
+        await asyncio.sleep(NOTICED_S)
+        self._left["ids older than the horizon"] = list(self.store.table("dedupe"))
+        old = dict(self.store.table("reply"))
+        for number in range(len(old) // 2 + 1):  # each answer makes room for two
+            await self.clients.ask(self._rng, f"encore-{number}", read_only=False)
+        for number in range(ENCORES):
+            offer = bank.Fleeting(f"d{number}", 1_000_000 + number)
+            await self.clients.accept(
+                self._rng, (f"encore-{number}-offer", offer, Priority.LOW, None), producer=-1, kind="encore"
+            )
+        self._left["answers older than the horizon"] = [
+            key for key, row in self.store.table("reply").items() if old.get(key) == row
+        ]
 
-    async def judge(self) -> list[str]:
-        """The checker's complaints, and what is left in machines that should be empty."""
-        node = self.world.serving().node  # type: ignore[union-attr]
-        assert node is not None
-        pipeline = node._ready()
-        components = {c.name: c.cls for c in pipeline.definition.components.values()}
-        accounts = {key: msgspec.to_builtins(state) async for key, state in node.scan(components["accounts"])}
-        books = {key: msgspec.to_builtins(state) async for key, state in node.scan(components["books"])}
-        store = self.world.store
-        letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in store.table("dead").values()]
-        dead = [letter.event_id for letter in letters]
-        ledger = msgspec.structs.asdict(node.status().ledger)
-        zombies = len(self.world.hosts) > 1
-        wrong = check.complaints(
-            self.accepted, accounts, books, ledger, dead, self.outside.charged, self.answers, zombies=zombies
+    async def _replay(self) -> None:
+        """Bring rejected deposits back: they are rejected once more, by a call to the outside that was made before."""
+        for key, row in list(self.store.table("dead").items()):
+            letter = msgspec.msgpack.decode(row, type=DeadLetter)
+            if letter.reason != "rejected" or letter.delivery.component != "accounts":
+                continue
+
+            async def replay(node: Node, key: str = key) -> bool:
+                return await node.operator.replay(key)
+
+            while True:
+                self._replays += 1
+                try:
+                    self._replayed += await self.world.call(replay)
+                    break
+                except GenesisError:
+                    await asyncio.sleep(0.5)
+
+    async def _quiet(self) -> Pipeline:
+        """The pipeline that owns the store, when nothing is under way in it, not even a tick."""
+        while True:
+            await asyncio.sleep(0.1)
+            process = self.world.serving()
+            pipeline = process.node._life.pipeline if process is not None and process.node is not None else None
+            if pipeline is None or pipeline.head.epoch != self.store.epoch():
+                continue
+            under_way = pipeline.running or pipeline.sealed is not None or not pipeline.group.empty or pipeline.news.is_set()
+            if not (self.store.head().ledger.waiting or under_way):
+                return pipeline
+
+    # --- the judgement ----------------------------------------------------------------------------------------------
+
+    def _facts(self, pipeline: Pipeline) -> Facts:
+        head, outside, clients = self.store.head(), self.outside, self.clients
+        states: dict[str, dict[str, Any]] = {name: {} for name in STATES}
+        for address, (_, body) in self.store.states().items():
+            component, _, key = address.partition("/")
+            states[component][key] = msgspec.to_builtins(msgspec.msgpack.decode(body, type=STATES[component]))
+        return Facts(
+            accepted=clients.accepted,
+            answers=clients.answers,
+            letters=[_letter(row) for row in self.store.table("dead").values()],
+            states=states,
+            ledger=msgspec.structs.asdict(head.ledger),
+            born=head.born_by_priority,
+            ended=head.ended_by_priority,
+            waiting=head.waiting_by_lane,
+            readings=bank.READINGS,
+            charged=outside.charged,
+            got=outside.got,
+            attempts=outside.attempts,
+            deaths=outside.deaths,
+            failures=outside.failures,
+            early=outside.early,
+            replayed=(self._replayed, self._replays),
+            asked=outside.asked,
+            calls=clients.calls,
+            kills=self.world.kills,
+            stops=sum(what.startswith("stops") for _, _, what in self.world.timeline),
+            zombies=len(self.world.hosts) > 1,
+            calm_at=self.calm_at,
+            skew_s=self.skew_s,
+            wall_at_end=pipeline.clock.wall(),
+            tick_s=bank.TICK_S,
         )
-        left = {
+
+    def _left_behind(self, pipeline: Pipeline) -> list[str]:
+        """What is left in machines and tables that should be empty."""
+        store, lanes = self.store, pipeline.lanes
+        letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in store.table("dead").values()]
+        kept = tuple(f"{letter.origin}/" for letter in letters)  # with dead letters, for their replay
+        left = self._left | {
             "running": pipeline.running,
-            "locked keys": pipeline.lanes.keys,
-            "bytes in windows": sum(lane.bytes for lane in pipeline.lanes.lanes),
+            "locked keys": lanes.keys,
+            "held keys": lanes._held,
+            "set aside": lanes.to_hold,
+            "bytes in windows": sum(lane.bytes for lane in lanes.lanes),
             "pending keys": pipeline.pending.keys,
+            "parked": pipeline.pending.parked,
+            "due": [*pipeline.due, *pipeline.pending._in_wheel],
+            "to bring up": pipeline.promotions,
+            "ticks": pipeline.ticks,
             "in flight": pipeline.gate.in_flight,
-            "asks": pipeline.asks._waiting,
+            "offers": pipeline.intake.waiting,
+            "asks": [*pipeline.asks._waiting, *[None] * pipeline.asks.in_handlers],
+            "timers in memory": [key for key, timer in pipeline.timers._timers.items() if timer.every_s is None],
+            "known ids": max(0, len(pipeline.horizon.known) - len(_ids(self.clients))),
             "rows in lanes": store.in_lanes(),
             "pending rows": store.pending(),
+            "timers": [timer.name for timer in store.timers() if timer.every_s is None],
+            "journal": [key for key in store.table("once") if not key.startswith(kept)],
         }
-        await asyncio.sleep(120)  # what is forgotten is forgotten by now
-        kept = tuple(f"{letter.origin}/" for letter in letters)  # with dead letters, for their replay
-        left["journal"] = [key for key in store.table("once") if not key.startswith(kept)]
-        return wrong + [f"left behind: {what} {there!r}"[:300] for what, there in left.items() if there]
+        return [f"left behind: {what} {there!r}"[:300] for what, there in left.items() if there]
+
+
+def _letter(row: bytes) -> dict[str, Any]:
+    letter = msgspec.msgpack.decode(row, type=DeadLetter)
+    delivery = letter.delivery
+    return {
+        "id": delivery.event_id,
+        "component": delivery.component,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "priority": delivery.priority,
+        "source": delivery.source,
+        "headers": delivery.headers,
+        "body": msgspec.msgpack.decode(delivery.payload),
+        "replayed": delivery.kind == Kind.REPLAY,
+    }
+
+
+def _ids(clients: Clients) -> list[str]:
+    """Ids of events of the encore."""
+    events = [event["id"] for event in clients.accepted if event["kind"] == "encore"]
+    return events + [f"{number}" for number, answer in enumerate(clients.answers) if not answer["read_only"]]
 
 
 def run(
@@ -202,12 +296,13 @@ def run(
         wrong.append(f"{type(error).__name__}: {error}")
     except (AssertionError, StoreError) as error:
         wrong.append(f"{type(error).__name__}: {error}")
+    wrong += scenario.watch.wrong.values()
     wrong += world.violations
     return Outcome(
         seed,
         wrong,
         schedule,
-        events=len(scenario.accepted),
+        events=len(scenario.clients.accepted),
         virtual_s=world.loop.time(),
         sending_s=scenario.sending_s,
         steps=world.loop.steps,

@@ -13,7 +13,7 @@ LIMIT_S = 120
 """For a copy of Python and one seed, which takes a second."""
 SAMPLE = (
     "a state is forgotten before it is committed",
-    "held keys count only when they are locked",
+    "the first of a key goes behind the others",
     "ids are forgotten while they are young",
     "a cancelled timer fires",
     "the dead letters of a key share a row",
@@ -27,6 +27,12 @@ def test_mutants_are_spread_over_the_code_and_bear_different_names() -> None:
     assert len(Counter(mutant.area for mutant in MUTANTS)) >= 12
 
 
+def test_every_mutant_was_looked_for_and_nearly_all_were_found() -> None:
+    missed = [mutant for mutant in MUTANTS if mutant.seed is None]
+    assert all(mutant.quiet >= 2000 for mutant in missed)
+    assert len(missed) * 15 <= len(MUTANTS)  # of 30, 28 are found
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_the_text_of_a_mutant_is_there_once(mutant: Mutant) -> None:
     found = (SOURCE / mutant.file).read_text().count(mutant.old)
@@ -38,6 +44,7 @@ def test_the_text_of_a_mutant_is_there_once(mutant: Mutant) -> None:
 @pytest.mark.parametrize("name", SAMPLE, ids=lambda name: name.replace(" ", "-"))
 def test_a_mutant_is_found_by_its_seed(name: str, tmp_path: Path) -> None:
     mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    assert mutant.seed is not None
     plant(mutant, tmp_path)
     found = look(tmp_path, mutant.seed, mutant.seed + 1, limit_s=LIMIT_S)
     assert found is not None, f"seed {mutant.seed} is quiet: look for another, python -m tests.simulation.mutants '{name}'"
@@ -46,5 +53,5 @@ def test_a_mutant_is_found_by_its_seed(name: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(LIMIT_S + 30)
 def test_a_copy_without_a_mistake_is_quiet(tmp_path: Path) -> None:
     plant(None, tmp_path)
-    for seed in sorted({mutant.seed for mutant in MUTANTS if mutant.name in SAMPLE}):
+    for seed in sorted({mutant.seed or 0 for mutant in MUTANTS if mutant.name in SAMPLE}):
         assert look(tmp_path, seed, seed + 1, limit_s=LIMIT_S) is None

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from genesis.chaos import faults as f
 from genesis.chaos.disk import Disk
 from genesis.chaos.vfs import watch
 from genesis.core.errors import StoreError, StoreFailedError
 from genesis.core.event import Pending, Timer
-from genesis.core.ports import Answer, Batch, Crasher, Engine, Head
+from genesis.core.ports import Answer, Batch, Crasher, Engine, Head, StateRow
 from genesis.engines.memory import MemoryEngine, MemoryStorage
 from genesis.engines.outside import Outside
 from genesis.engines.sqlite import SqliteEngine
@@ -25,6 +25,7 @@ from genesis.engines.writer import InlineWriter
 
 ALL = 1 << 40
 """Rows, when all of them are asked for."""
+T = TypeVar("T")
 KINDS = ("memory", "sqlite")
 
 
@@ -64,8 +65,16 @@ class Store(Protocol):
         """Where the partition stands."""
         ...
 
+    def epoch(self) -> int:
+        """Of the owner who claimed it last."""
+        ...
+
     def table(self, name: str) -> dict[str, bytes]:
         """The rows of a named table."""
+        ...
+
+    def states(self) -> dict[str, StateRow]:
+        """The states, by address."""
         ...
 
     def pending(self) -> list[Pending]:
@@ -113,9 +122,17 @@ class MemoryStore:
         """As it was stored: not to be changed."""
         return self._stored.head
 
+    def epoch(self) -> int:
+        """Of the last claim."""
+        return self._stored.epoch
+
     def table(self, name: str) -> dict[str, bytes]:
         """As it is stored: not to be changed."""
         return self._stored.tables[name].rows
+
+    def states(self) -> dict[str, StateRow]:
+        """As they are stored: not to be changed."""
+        return self._stored.state.rows
 
     def pending(self) -> list[Pending]:
         """As they are stored."""
@@ -243,40 +260,44 @@ class SqliteStore:
         """The disk is whole and has room."""
         self._disk.calm()
 
+    def _read(self, what: Callable[[Outside], T], otherwise: T) -> T:
+        if not self._path.exists():
+            return otherwise
+        with closing(Outside(self._path)) as store:
+            return what(store)
+
     def head(self) -> Head:
         """As it was committed last."""
-        if not self._path.exists():
-            return Head.fresh()
-        with closing(Outside(self._path)) as store:
-            return store.head() or Head.fresh()
+        return self._read(lambda store: store.head(), None) or Head.fresh()
+
+    def epoch(self) -> int:
+        """Of the last claim."""
+        return self.head().epoch
+
+    def states(self) -> dict[str, StateRow]:
+        """Committed rows."""
+        return self._read(lambda store: dict(store.scan_state("", limit=ALL)), {})
 
     def table(self, name: str) -> dict[str, bytes]:
         """Committed rows."""
-        with closing(Outside(self._path)) as store:
-            return dict(store.scan(name, limit=ALL))
+        return self._read(lambda store: dict(store.scan(name, limit=ALL)), {})
 
     def pending(self) -> list[Pending]:
         """Committed rows."""
-        with closing(Outside(self._path)) as store:
-            return store.scan_pending(limit=ALL)
+        return self._read(lambda store: store.scan_pending(limit=ALL), [])
 
     def timers(self) -> list[Timer]:
         """Committed rows."""
-        with closing(Outside(self._path)) as store:
-            return store.timers(limit=ALL)
+        return self._read(lambda store: store.timers(limit=ALL), [])
 
     def in_lanes(self) -> int:
         """Counted in the table itself."""
-        with closing(Outside(self._path)) as store:
-            return sum(store.count_lanes())
+        return self._read(lambda store: sum(store.count_lanes()), 0)
 
     def trouble(self) -> list[str]:
         """What SQLite finds when it reads all of the file, and what went wrong in the model of the disk."""
-        if not self._path.exists():
-            return self._disk.trouble
         try:
-            with closing(Outside(self._path)) as store:
-                return self._disk.trouble + store.check()
+            return self._disk.trouble + self._read(lambda store: store.check(), list[str]())
         except StoreError as error:
             return [*self._disk.trouble, str(error)]
 

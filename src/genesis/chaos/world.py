@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from genesis.chaos import faults as f
-from genesis.chaos.loop import InlineExecutor, VirtualLoop
+from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
 from genesis.chaos.process import Host, Killed, Process
 from genesis.chaos.stores import KINDS, MemoryStore, SqliteStore, Store
 from genesis.core.errors import GenesisError, StoreFailedError, StoreFullError
@@ -200,6 +200,18 @@ class World:
                 await self.changed.wait()
             if host.silent or not host.serves:
                 at += 1
+
+    def die(self) -> NoReturn:
+        """Called by a handler: kill the process that it runs in, as a fault in native code would.
+
+        Raises:
+            asyncio.CancelledError: what called it unwinds like all else of its process, and begins nothing any more.
+        """
+        process = PLACE.get()
+        assert isinstance(process, Process), "only what runs in a process can die with it"
+        self.told(process.host, "killed by a handler")
+        process.kill()
+        raise asyncio.CancelledError
 
     def bury(self, process: Process) -> None:
         """Let what is left of a dead process unwind, for a while."""

@@ -15,6 +15,7 @@ from genesis.core.message import encode
 from genesis.core.ports import GROUP_ROWS
 from genesis.layers.recovery import pending as pending_layer
 from genesis.layers.recovery import timers as timers_layer
+from genesis.runtime.outcome import journal_key, tick_key
 from genesis.runtime.pipeline import Pipeline
 
 READ_ROWS = 256
@@ -184,13 +185,16 @@ class Loader:
         """Remove the journalled calls of deliveries that were done in a later attempt than the one that made them."""
         pipeline = self._pipeline
         while pipeline.journals:
-            begin = f"{pipeline.journals.pop()}/"
+            origin = pipeline.journals.pop()
+            begin = f"{origin}/"
             rows = await pipeline.engine.scan(pipeline.partition, "once", begin, LOAD_ROWS)
             for key, _ in rows:
                 if key.startswith(begin):
                     pipeline.group.batch.put("once", key, None)
                     pipeline.group.rows += 1
-                    pipeline.work.set()
+            pipeline.group.batch.put("fact", journal_key(origin), None)
+            pipeline.group.rows += 1
+            pipeline.work.set()
 
     # --- timers -----------------------------------------------------------------------------------------------------
 
@@ -231,6 +235,7 @@ class Loader:
                 return
             if timer.type not in pipeline.ticks:  # else this one collapses into the one that still waits or runs
                 pipeline.ticks.add(timer.type)
+                pipeline.group.batch.put("fact", tick_key(timer.type), b"")
                 pipeline.outcomes.born(
                     [Delivery(route=route.name, address=route.component.address(), payload=timer.payload, **given)]
                 )

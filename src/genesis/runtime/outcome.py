@@ -91,10 +91,20 @@ class Outcomes:
     def _tidy(self, delivery: Delivery) -> None:
         """The next tick of a schedule may come; what earlier attempts journalled is not needed any more."""
         pipeline = self._pipeline
-        pipeline.ticks.discard(delivery.route)
+        self._tick_ended(delivery.route)
         if delivery.attempt or delivery.origin:
-            pipeline.journals.append(delivery.origin or f"{delivery.id:x}")
+            origin = delivery.origin or f"{delivery.id:x}"
+            pipeline.journals.append(origin)
+            pipeline.group.batch.put("fact", journal_key(origin), b"")  # for the next process, should this one end before
+            pipeline.group.rows += 1
             pipeline.news.set()
+
+    def _tick_ended(self, route: str) -> None:
+        pipeline = self._pipeline
+        if route in pipeline.ticks:
+            pipeline.ticks.remove(route)
+            pipeline.group.batch.put("fact", tick_key(route), None)
+            pipeline.group.rows += 1
 
     def _collect(self, context: Context) -> None:
         """What the handler emitted, timed and journalled becomes part of the group."""
@@ -141,7 +151,7 @@ class Outcomes:
         kept = copy.copy(delivery)
         kept.message = None
         kept.origin = kept.origin or f"{kept.id:x}"
-        pipeline.ticks.discard(delivery.route)
+        self._tick_ended(delivery.route)
         letter = DeadLetter(
             delivery=kept,
             reason=reason,
@@ -318,3 +328,16 @@ def _storable(text: object) -> str:
 def ask_key(source: str, event_id: str) -> str:
     """Where the answer to a question is kept."""
     return f"{source}/{event_id}"
+
+
+JOURNAL = "journal:"
+
+
+def journal_key(origin: str) -> str:
+    """Where it is noted that the journalled calls of a delivery that is done must be removed."""
+    return JOURNAL + origin
+
+
+def tick_key(route_name: str) -> str:
+    """Where it is noted that a tick of a schedule has not ended."""
+    return f"tick:{route_name}"

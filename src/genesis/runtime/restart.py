@@ -17,6 +17,7 @@ from genesis.layers.recovery.failure import Retry
 from genesis.runtime.commit import unpack_digests
 from genesis.runtime.component import Component
 from genesis.runtime.loader import schedule_timer, tick_payload
+from genesis.runtime.outcome import JOURNAL, tick_key
 from genesis.runtime.pipeline import Pipeline
 
 SCAN_ROWS = 512
@@ -33,9 +34,10 @@ async def restore(pipeline: Pipeline) -> list[Delivery]:
     _windows(pipeline)
     await _remembered(pipeline)
     await _pending(pipeline)
+    await _journals(pipeline)
     suspects = [] if pipeline.head.clean else await _suspects(pipeline)
     await _schedules(pipeline)
-    if pipeline.group.rows:
+    if pipeline.group.rows or pipeline.head.clean:  # before anything runs, so that whatever kills the process is looked for
         await pipeline.commit()
     return suspects
 
@@ -83,6 +85,12 @@ async def _pending(pipeline: Pipeline) -> None:
             pipeline.promotions.add(address)
 
 
+async def _journals(pipeline: Pipeline) -> None:
+    """Journalled calls of deliveries that are done, which nobody has removed yet."""
+    facts = await _scan(pipeline.engine, pipeline.partition, "fact")
+    pipeline.journals += [key.removeprefix(JOURNAL) for key, _ in facts if key.startswith(JOURNAL)]
+
+
 async def _suspects(pipeline: Pipeline) -> list[Delivery]:
     """Count an attempt for what was running; those with attempts left are returned, to run alone."""
     suspects: list[Delivery] = []
@@ -116,10 +124,12 @@ async def _find(pipeline: Pipeline, delivery_id: int) -> Delivery | None:
 
 
 async def _schedules(pipeline: Pipeline) -> None:
-    """Arm the schedules that are new, or have another period than the store knows."""
+    """Arm the schedules that are new, or have another period than the store knows; know which ticks have not ended."""
     routes = [route for route in pipeline.definition.routes.values() if route.every_s is not None]
     keys = [f"every:{route.name}" for route in routes]
     known = await pipeline.engine.load(pipeline.partition, "fact", keys)
+    waiting = await pipeline.engine.load(pipeline.partition, "fact", [tick_key(route.name) for route in routes])
+    pipeline.ticks.update(route.name for route in routes if tick_key(route.name) in waiting)
     for route, key in zip(routes, keys, strict=True):
         period = json.dumps(route.every_s).encode()
         if known.get(key) == period or route.every_s is None:

@@ -170,10 +170,17 @@ class Slots:
                 waits = self._run(delivery)
                 if waits is not None:
                     await waits
+                    if self._is_surplus():
+                        break
         except _SlotOver:
             self.stuck -= 1
         self._pulling -= 1
         self._alive -= 1
+        self.wake()
+
+    def _is_surplus(self) -> bool:
+        """Whether there are more slots than handlers may wait: one was added while a handler waited for an answer."""
+        return self._alive > self._count + self._pipeline.asks.in_handlers + self.stuck
 
     async def _yield(self, immediate: bool) -> float:
         """Give others their turn on the loop. Returns when the next one is due."""
@@ -197,7 +204,7 @@ class Slots:
         if pipeline.lanes.hungry():
             pipeline.news.set()
         self._pulling -= 1
-        if not self.open or self._alive > self._count + pipeline.asks.in_handlers + self.stuck:
+        if not self.open or self._is_surplus():
             self._alive -= 1
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -45,7 +45,7 @@ def test_a_broken_promise_is_told_with_the_command_that_repeats_it(till: Path) -
     (story,) = till.glob("simulate-*.html")
     page = story.read_text()
     assert repeat in page
-    assert "killed" in page
+    assert "fault " in page
     assert "<svg" in page
 
 

@@ -242,3 +242,33 @@ async def test_a_question_of_a_handler_is_answered_while_the_node_drains() -> No
         await node.send(Job())
         await asyncio.sleep(0.5)
     assert answers == [7]
+
+
+async def test_a_slot_that_was_added_for_a_question_leaves_when_nobody_asks_any_more() -> None:
+    app, running, most = App("shop"), list[int](), list[int]()
+
+    @app.component
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, ctx: Context) -> None:
+            if job.n == 0:
+                await ctx.ask(Pay(cents=1, takes_s=0.1))
+                most.clear()
+                return
+            running.append(job.n)
+            most.append(len(running))
+            await asyncio.sleep(1)
+            running.remove(job.n)
+
+    @app.component(key="key", state=Account)
+    class Accounts:
+        @on(Pay)
+        async def pay(self, pay: Pay, account: Account, ctx: Context) -> int:
+            await asyncio.sleep(pay.takes_s)
+            return 0
+
+    async with app.simulate(settings=Settings(slots=2)) as sim:
+        for n in range(20):
+            await sim.send(Job(n=n))
+        await sim.settle()
+        assert max(most) == 2

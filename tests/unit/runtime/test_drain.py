@@ -296,3 +296,26 @@ async def test_a_handler_that_asks_while_the_node_drains_is_answered() -> None:
         await node.send(Job())
         await asyncio.sleep(0.5)
     assert answers == [7]
+
+
+async def test_an_event_that_kills_the_process_ends_as_crashed_after_a_clean_end_too() -> None:
+    app, kills = App("shop"), list[int]()
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=3))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if not kills:
+                await asyncio.sleep(1000)  # longer than a drain: it is given back
+            kills.append(ctx.attempt)
+            sim.world.die()
+
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job())
+        process = sim.world.hosts[0].process
+        assert process is not None
+        kills.append(0)
+        process.remains[0].cancel()  # it closes in order
+        await sim.settle()
+        assert [letter.reason for letter in sim.dead()] == ["crashed"]
+        assert kills == [0, 1, 1, 2, 3]

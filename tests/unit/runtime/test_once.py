@@ -290,3 +290,26 @@ async def test_a_call_that_is_not_made_any_more_by_a_later_attempt_leaves_no_row
         await sim.settle()
         assert sim.ledger.done == 1
         assert await inside(sim, rows) == []
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+async def test_what_an_earlier_attempt_journalled_is_forgotten_though_the_process_dies_when_it_is_done(point: str) -> None:
+    app, bank = App("shop"), Bank()
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=100, base_s=1.0))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if ctx.attempt == 1:
+                await ctx.once("charge", bank.charge)
+                raise ConnectionError("printer")
+            log.seen.append(job.n)
+            if not sim.crashes:
+                sim.crash_at(point)
+
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job())
+        await sim.settle()
+        await sim.advance(1)
+        assert sim.state(Till, "a").seen == [0]
+        assert await inside(sim, rows) == []

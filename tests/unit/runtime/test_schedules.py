@@ -139,3 +139,22 @@ async def test_a_schedule_that_takes_longer_than_its_period_does_not_pile_up() -
     async with app.simulate() as sim:
         await sim.advance(1000)
         assert sim.ledger.waiting <= 2
+
+
+async def test_ticks_do_not_pile_up_behind_one_that_waits_across_restarts() -> None:
+    app = App("heart")
+
+    @app.component(single=True, retry=Retry(attempts=100))
+    class Heart:
+        @every(10, timeout=None)
+        async def beat(self, ctx: Context) -> None:
+            await asyncio.sleep(100)
+
+    async with app.simulate() as sim:
+        for _ in range(5):
+            await sim.advance(35)
+            await sim.crash()
+            assert sim.ledger.waiting == 1
+        await sim.advance(120)
+        assert sim.ledger.done == 1
+        assert sim.ledger.timer == 2

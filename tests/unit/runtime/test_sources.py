@@ -100,7 +100,7 @@ async def test_a_source_that_fails_is_started_again_after_growing_waits() -> Non
 
     app, bank = river(spring)
     async with app.simulate() as sim:
-        await sim.advance(0.001)
+        await sim.advance(0.01)
         assert await inside(sim, source_of) == {"state": "failed", "error": "ConnectionError: dry"}
         await sim.advance(600)
         assert sim.state(bank, "a").seen == [1]
