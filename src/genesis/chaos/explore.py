@@ -138,6 +138,9 @@ class Explorer:
             error = world.storage.partitions[0].head.ledger.imbalance()
         except Exception as failure:
             virtual_s, error = world.loop.time(), f"{type(failure).__name__}: {failure}"
+        except BaseException:  # whoever explores is interrupted
+            sim.close()
+            raise
         ledger = world.storage.partitions[0].head.ledger
         sim.close()
         error = error or "; ".join(world.violations)
