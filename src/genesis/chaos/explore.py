@@ -51,6 +51,8 @@ class Run:
     injected: Counter[str]
     kills: int
     deliveries: int
+    dead: int
+    """Of these, how many ended as dead letters."""
     virtual_s: float
 
     def story(self) -> str:
@@ -66,6 +68,7 @@ class Exploration:
 
     runs: int = 0
     deliveries: int = 0
+    dead: int = 0
     kills: int = 0
     virtual_s: float = 0.0
     injected: Counter[str] = field(default_factory=Counter)
@@ -74,6 +77,7 @@ class Exploration:
         """One more."""
         self.runs += 1
         self.deliveries += run.deliveries
+        self.dead += run.dead
         self.kills += run.kills
         self.virtual_s += run.virtual_s
         self.injected += run.injected
@@ -144,7 +148,7 @@ class Explorer:
         ledger = world.storage.partitions[0].head.ledger
         sim.close()
         error = error or "; ".join(world.violations)
-        return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, virtual_s)
+        return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, ledger.dead, virtual_s)
 
     async def smallest(self, run: Run) -> Run:
         """The same failure with as few faults as can be found."""
