@@ -176,6 +176,11 @@ class Scenario:
         return wrong + [f"left behind: {what} {there!r}"[:300] for what, there in left.items() if there]
 
 
+def nodes_of(seed: int) -> int:
+    """How many machines its world has."""
+    return 1 + seed % 2
+
+
 def run(
     seed: int,
     *,
@@ -187,7 +192,7 @@ def run(
 ) -> Outcome:
     """Run a seed to its end, and judge it."""
     logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
-    nodes = nodes if nodes is not None else 1 + seed % 2
+    nodes = nodes if nodes is not None else nodes_of(seed)
     if schedule is None:
         schedule = faults.draw(Random(f"{seed}/faults"), count, over_s=STEPS_OVER_S, nodes=nodes)
     scenario = Scenario(seed, events=events, nodes=nodes, trace=trace)

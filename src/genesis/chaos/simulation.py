@@ -18,7 +18,7 @@ from genesis.chaos import faults
 from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.process import Process
 from genesis.chaos.world import RESTART_S, NodeDownError, World
-from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError
+from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError, StoreFailedError
 from genesis.core.event import DeadLetter, Delivery, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
@@ -245,7 +245,7 @@ class Simulation:
                 return await self.world.call(work, patience_s=math.inf)
             except NodeDownError:
                 continue
-            except (IntakeFullError, NotAcceptedError) as refusal:
+            except (IntakeFullError, NotAcceptedError, StoreFailedError) as refusal:
                 if not self._exploring:
                     raise
                 await asyncio.sleep(getattr(refusal, "retry_after_s", 0.1))

@@ -11,7 +11,7 @@ import pytest
 
 from genesis import App, Context, Message, State, on
 from genesis.chaos.explore import PromiseBrokenError
-from genesis.chaos.faults import KINDS, AnyFault, draw, from_json, name_of, to_json
+from genesis.chaos.faults import KINDS, AnyFault, ReadFails, draw, from_json, name_of, to_json
 from genesis.chaos.shrink import shrink
 from genesis.chaos.simulation import Simulation
 
@@ -184,3 +184,18 @@ async def test_what_a_zombie_collects_is_not_taken_for_what_was_emitted() -> Non
         assert sorted(receipt.number for receipt in sim.emitted(Receipt)) == [1, 2, 3, 4, 5]
 
     await app.explore(scenario, runs=10, faults=0, nodes=2)
+
+
+async def test_a_read_that_fails_is_no_failure_of_the_scenario_that_looks_at_a_state() -> None:
+    app, _, component = till(careful=True)
+
+    async def scenario(sim: Simulation) -> None:
+        await sim.send(Order(1))
+        await sim.settle()
+        await sim.crash()
+        sim.state(component)  # somebody serves again
+        await sim.crash()
+        sim.inject(ReadFails())
+        assert sim.state(component).orders == [1]
+
+    await app.explore(scenario, runs=10, faults=0)
