@@ -2,7 +2,10 @@
 
 import asyncio
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,24 @@ def test_the_wrong_component_of_the_simulation_page_is_found_and_the_test_of_one
     with pytest.raises(PromiseBrokenError, match="charges for 10 orders") as found:
         asyncio.run(names["test_every_order_is_charged_once"]())
     assert len(found.value.run.schedule) == 1
+
+
+def test_the_tests_of_the_page_on_testing_pass_with_its_settings(tmp_path: Path) -> None:
+    """With the shop of the README, whose handler also refuses what it has not."""
+    page = (ROOT / "docs/testing.md").read_text()
+    shop = blocks("README.md")[0]
+    refusing = "        if order.qty > stock.left:\n            raise OutOfStockError\n        stock.left -= order.qty"
+    shop = shop.replace("        stock.left -= order.qty", refusing)
+    (tmp_path / "shop.py").write_text(f"{shop}\n\nclass OutOfStockError(Exception):\n    pass\n")
+    (tmp_path / "pyproject.toml").write_text(re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    (tmp_path / "test_shop.py").write_text(blocks("docs/testing.md")[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "genesis.cli.pytest_plugin"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

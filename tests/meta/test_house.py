@@ -62,6 +62,28 @@ def test_errors_end_in_error_and_have_a_code_of_their_own() -> None:
 
 
 def test_importing_genesis_loads_no_heavy_library() -> None:
-    code = "import sys, genesis; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    code = "import sys; from genesis import *; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"rich", "click", "sqlite3", "http", "email", "unittest"} & set(loaded)
+
+
+def test_every_public_name_is_imported_from_where_the_checkers_see_it() -> None:
+    tree = ast.parse((ROOT / "src" / "genesis" / "__init__.py").read_text())
+    seen = {a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    homes = {name: home for name, home in seen.items() if str(home).startswith("genesis.")}
+    assert homes == genesis._HOMES
+    assert sorted(homes) == genesis.__all__
+    assert set(homes) <= set(dir(genesis))
+
+
+def test_a_name_that_is_not_public_is_an_ordinary_mistake() -> None:
+    with pytest.raises(AttributeError, match="module 'genesis' has no attribute 'Setings'") as found:
+        genesis.Setings  # noqa: B018 - reading it is the test
+    assert (found.value.name, found.value.obj) == ("Setings", genesis), "Python says from these what was meant"
+
+
+def test_genesis_alone_imports_none_of_its_modules() -> None:
+    code = "import sys, genesis; print(*(m for m in sys.modules if m.partition('.')[0] in ('genesis', 'msgspec', 'asyncio')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
+        "genesis"
+    ]

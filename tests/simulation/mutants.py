@@ -80,15 +80,15 @@ def plant(mutant: Mutant | None, folder: Path) -> None:
     file.write_text(text.replace(mutant.old, mutant.new))
 
 
-def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) -> tuple[int, str] | None:
-    """Run seeds with the Genesis of a folder until one finds something wrong. Returns that seed, and what it said.
+def call(folder: Path, code: str, *, limit_s: float | None = None) -> tuple[int, list[str], str]:
+    """Run code with the Genesis of a folder; it prints `SOURCE` first. Returns its exit code, what else it printed, and all.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `limit_s`.
-        RuntimeError: no seed could be run.
+        RuntimeError: it was run with another Genesis.
     """
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.simulation import mutants; mutants.attempt({first}, {end})"],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -99,13 +99,26 @@ def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) ->
     told = done.stdout.splitlines()
     if not told or not told[0].startswith(str(folder)):
         raise RuntimeError(f"the copy was not run: {done.stdout}{done.stderr}")
-    if done.returncode == QUIET:
+    return done.returncode, told[1:], done.stdout + done.stderr
+
+
+def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) -> tuple[int, str] | None:
+    """Run seeds with the Genesis of a folder until one finds something wrong. Returns that seed, and what it said.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `limit_s`.
+        RuntimeError: no seed could be run.
+    """
+    code, told, everything = call(
+        folder, f"from tests.simulation import mutants; mutants.attempt({first}, {end})", limit_s=limit_s
+    )
+    if code == QUIET:
         return None
-    seed = int(told[-1].partition(" ")[0]) if len(told) > 1 else first
-    if done.returncode == -signal.SIGALRM:
+    seed = int(told[-1].partition(" ")[0]) if told else first
+    if code == -signal.SIGALRM:
         return seed, f"it goes on for more than {SEED_S} s"
-    if done.returncode != FOUND:
-        raise RuntimeError(f"seed {seed} could not be run: {done.stdout}{done.stderr}")
+    if code != FOUND:
+        raise RuntimeError(f"seed {seed} could not be run: {everything}")
     return seed, told[-1].partition(" ")[2]
 
 

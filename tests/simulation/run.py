@@ -270,6 +270,11 @@ def _ids(clients: Clients) -> list[str]:
     return events + [f"{number}" for number, answer in enumerate(clients.answers) if not answer["read_only"]]
 
 
+def nodes_of(seed: int) -> int:
+    """How many machines its world has."""
+    return 1 + seed % 2
+
+
 def run(
     seed: int,
     *,
@@ -282,7 +287,7 @@ def run(
 ) -> Outcome:
     """Run a seed to its end, and judge it."""
     logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
-    nodes = nodes if nodes is not None else 1 + seed % 2 if store == "memory" else 1
+    nodes = nodes if nodes is not None else nodes_of(seed) if store == "memory" else 1
     if schedule is None:
         kinds = faults.KINDS if store == "memory" else faults.KINDS + faults.ON_DISK
         schedule = faults.draw(Random(f"{seed}/faults"), count, over_s=STEPS_OVER_S, nodes=nodes, kinds=kinds)

@@ -1,5 +1,6 @@
 """What a user writes wrong must be seen by the checkers: each line below has an error, and an unused ignore is one."""
 
+import genesis
 from genesis import App, Message, Request, State
 
 app = App("shop")
@@ -18,6 +19,7 @@ class Stock(State):
 
 
 def wrong() -> None:
+    print(genesis.Setings)  # type: ignore[attr-defined]
     OrderPlaced(7)  # type: ignore[arg-type]
     OrderPlaced()  # type: ignore[call-arg]
     Stock(left="a")  # type: ignore[arg-type]

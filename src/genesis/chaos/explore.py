@@ -56,6 +56,8 @@ class Run:
     injected: Counter[str]
     kills: int
     deliveries: int
+    dead: int
+    """Of these, how many ended as dead letters."""
     virtual_s: float
 
     def story(self) -> str:
@@ -71,6 +73,7 @@ class Exploration:
 
     runs: int = 0
     deliveries: int = 0
+    dead: int = 0
     kills: int = 0
     virtual_s: float = 0.0
     injected: Counter[str] = field(default_factory=Counter)
@@ -79,6 +82,7 @@ class Exploration:
         """One more."""
         self.runs += 1
         self.deliveries += run.deliveries
+        self.dead += run.dead
         self.kills += run.kills
         self.virtual_s += run.virtual_s
         self.injected += run.injected
@@ -145,10 +149,13 @@ class Explorer:
             error = world.store.head().ledger.imbalance()
         except Exception as failure:
             virtual_s, error = world.loop.time(), f"{type(failure).__name__}: {failure}"
+        except BaseException:  # whoever explores is interrupted
+            sim.close()
+            raise
         ledger = world.store.head().ledger
         sim.close()
         error = error or "; ".join(world.violations)
-        return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, virtual_s)
+        return Run(seed, error, schedule, world.timeline, world.injected, world.kills, ledger.born, ledger.dead, virtual_s)
 
     async def smallest(self, run: Run) -> Run:
         """The same failure with as few faults as can be found."""

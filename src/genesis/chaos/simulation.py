@@ -18,7 +18,7 @@ from genesis.chaos import faults
 from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.process import Process
 from genesis.chaos.world import RESTART_S, NodeDownError, World
-from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError
+from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError, StoreFailedError
 from genesis.core.event import DeadLetter, Delivery, Pending, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
@@ -244,8 +244,8 @@ class Simulation:
                 return await self.world.call(work, patience_s=math.inf)
             except NodeDownError:
                 continue
-            except (IntakeFullError, NotAcceptedError) as refusal:
-                if not self._exploring:
+            except (IntakeFullError, NotAcceptedError, StoreFailedError) as refusal:
+                if not self._exploring and not isinstance(refusal, NotAcceptedError):
                     raise
                 await asyncio.sleep(getattr(refusal, "retry_after_s", 0.1))
 
@@ -256,6 +256,8 @@ class Simulation:
         """Whether everything that can run has ended, and is committed."""
         status = self._status()
         pipeline = self.node._ready()
+        if pipeline.head.epoch != self.world.store.epoch():  # it was deposed, and does not know
+            return False
         if status.running or pipeline.sealed or pipeline.intake.waiting or not pipeline.group.empty:
             return False
         return status.ledger.waiting == (_asleep(self.world.store.pending()) if status.parked else 0)

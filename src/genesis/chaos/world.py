@@ -189,6 +189,8 @@ class World:
         rng, at = self.rng("keeper"), 0
         while True:
             host = self.hosts[at % len(self.hosts)]
+            if host.process is not None and host.process.number < self.processes:
+                host.process.kill()  # it was deposed, and may not know: whoever promotes a machine ends what is left there
             if host.process is None or host.process.died.done():
                 await asyncio.sleep(rng.uniform(*self._restart_s))
                 if not host.paused:

@@ -121,15 +121,18 @@ def load_app(spec: str) -> App:
     return _app_in(_imported(module_name), name)
 
 
-def load_scenario(spec: str, name: str) -> Any:
+def load_scenario(spec: str, name: str | None) -> Any:
     """The coroutine function of that name in the module of an application.
+
+    Without a name it is `scenario`; None: the module has nothing of that name, and none was asked for.
 
     Raises:
         Failure: there is none.
     """
-    module = _imported(spec.partition(":")[0])
+    module, asked = _imported(spec.partition(":")[0]), name is not None
+    name = name or "scenario"
     found = getattr(module, name, None)
-    if inspect.iscoroutinefunction(found):
+    if inspect.iscoroutinefunction(found) or (found is None and not asked):
         return found
     others = [other for other, value in vars(module).items() if inspect.iscoroutinefunction(value)]
     what = "is no coroutine function" if found is not None else "is not there"

@@ -11,7 +11,7 @@ import pytest
 
 from genesis import App, Context, Message, State, on
 from genesis.chaos.explore import PromiseBrokenError
-from genesis.chaos.faults import KINDS, ON_DISK, AnyFault, draw, from_json, name_of, to_json
+from genesis.chaos.faults import KINDS, ON_DISK, AnyFault, ReadFails, draw, from_json, name_of, to_json
 from genesis.chaos.shrink import shrink
 from genesis.chaos.simulation import Simulation
 
@@ -125,7 +125,20 @@ async def test_a_zombie_that_wakes_changes_nothing() -> None:
         assert sim.state(component).orders == [1, 2, 3]
         assert len(card) == 3
         served = [where for _, where, what in sim.world.timeline if what == "serves"]
-        assert served[:2] == ["node-0", "node-1"]
+        assert served == ["node-0", "node-1", "node-0"]
+
+
+async def test_a_deposed_owner_that_idles_is_not_taken_for_one_that_serves() -> None:
+    app, _, component = till(careful=True)
+    async with app.simulate(nodes=2) as sim:
+        await sim.pause(5)
+        await sim.send(Order(1))
+        await sim.advance(6)  # node-0 is awake again, and does not know
+        await sim.send_all([Order(number) for number in range(2, 20)])
+        await sim.crash()
+        await sim.settle()
+        assert sorted(sim.state(component).orders) == list(range(1, 20))
+        assert sim.ledger.done == 19
 
 
 @pytest.mark.parametrize("guilty", [[], [7], [3, 4], [0, 11, 19]])
@@ -205,3 +218,18 @@ async def test_a_disk_is_asked_for_where_there_is_none() -> None:
         await app.explore(scenario_of(card, component), runs=1, store="redis")
     with pytest.raises(ValueError, match="store='sqlite'"):
         await app.explore(scenario_of(card, component), runs=1, kinds=["power-loss"])
+
+
+async def test_a_read_that_fails_is_no_failure_of_the_scenario_that_looks_at_a_state() -> None:
+    app, _, component = till(careful=True)
+
+    async def scenario(sim: Simulation) -> None:
+        await sim.send(Order(1))
+        await sim.settle()
+        await sim.crash()
+        sim.state(component)  # somebody serves again
+        await sim.crash()
+        sim.inject(ReadFails())
+        assert sim.state(component).orders == [1]
+
+    await app.explore(scenario, runs=10, faults=0)

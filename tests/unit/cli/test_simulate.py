@@ -65,6 +65,40 @@ def test_several_processes_find_the_same_seed(till: Path) -> None:
     )
 
 
+def test_several_processes_tell_of_each_world_that_ends_well(till: Path) -> None:
+    good = json.loads(simulate("--scenario", "patient", "--seeds", "5:12", "--jobs", "2", "--json").stdout)
+    assert (good["worlds"], good["ok"]) == (7, True)
+
+
+def test_an_app_without_a_scenario_is_sent_made_up_messages(till: Path) -> None:
+    (till / "plain_till.py").write_text((till / "careless_till.py").read_text().partition("async def scenario")[0])
+    done = CliRunner().invoke(main, ["simulate", "plain_till:app", "--seeds", "0:3", "--jobs", "2"])
+    assert done.exit_code == 0, done.output
+    assert "plain_till has no scenario: made-up messages are sent" in done.stderr
+    assert "3 worlds kept every promise: 288 deliveries, " in done.stdout
+    asked = CliRunner().invoke(main, ["simulate", "plain_till:app", "--scenario", "scenario"])
+    assert "plain_till.scenario is not there" in asked.stderr
+
+
+def test_handlers_that_fail_are_counted_as_dead_letters(till: Path) -> None:
+    source = (till / "careless_till.py").read_text().partition("async def scenario")[0]
+    (till / "failing_till.py").write_text(source.replace("await asyncio.sleep(0.01)", "raise ValueError"))
+    done = CliRunner().invoke(main, ["simulate", "failing_till:app", "--seeds", "0:2", "--faults", "0"])
+    assert "192 deliveries (192 dead letters), 0 kills" in done.stdout
+
+
+def test_messages_that_cannot_be_made_up_are_named_with_what_to_write(till: Path) -> None:
+    source = (till / "careless_till.py").read_text().partition("async def scenario")[0]
+    (till / "odd_till.py").write_text(
+        "from typing import Annotated\nfrom msgspec import Meta\n"
+        + source.replace("    number: int", '    number: Annotated[str, Meta(pattern="^[0-9]{4}$")]')
+    )
+    done = CliRunner().invoke(main, ["simulate", "odd_till:app"])
+    assert done.exit_code == 2
+    assert "no Order (till.order) can be made up: nobody can know a value for number" in done.stderr
+    assert "Write `async def scenario(sim)` in odd_till: it sends, waits and asserts" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
