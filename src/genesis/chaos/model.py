@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from genesis.chaos import faults as f
+from genesis.chaos.loop import VirtualLoop
 from genesis.core.errors import StoreFailedError
 from genesis.core.event import Delivery, Pending, Timer
 from genesis.core.ports import Answer, Batch, CrashPoint, Head, StateRow, Usage
@@ -82,6 +83,7 @@ class ModelEngine:
         storage: MemoryStorage,
         weather: Weather,
         rng: Random,
+        loop: VirtualLoop,
         *,
         crash: Callable[[CrashPoint], None],
         applied: Callable[[Head], None],
@@ -92,11 +94,12 @@ class ModelEngine:
             storage: What is stored.
             weather: What is wrong.
             rng: Draws how long operations take.
+            loop: Where they take so long.
             crash: Called at named points of the commit path.
             applied: Told the head of each commit that took effect.
         """
-        self._store = MemoryEngine(storage, immediate=False, crash=self._pass, delay=float)
-        self._storage, self._weather, self._rng = storage, weather, rng
+        self._store = MemoryEngine(storage, immediate=False, crash=self._pass)
+        self._storage, self._weather, self._rng, self._loop = storage, weather, rng, loop
         self._crash, self._applied = crash, applied
         self._head: Head | None = None
         self.traits = self._store.traits
@@ -113,7 +116,7 @@ class ModelEngine:
     async def _arrive(self) -> None:
         """What is asked for reaches the store."""
         weather = self._weather
-        await asyncio.sleep(self._rng.uniform(*FAST_S) + weather.delay_s * self._rng.random())
+        await self._loop.nap(self._rng.uniform(*FAST_S) + weather.delay_s * self._rng.random())
         while not weather.reachable.is_set():
             await weather.reachable.wait()
 
@@ -137,22 +140,22 @@ class ModelEngine:
         fails = weather.failing_commits.pop(0) if weather.failing_commits else None
         if fails is False:
             return self._unknown()
-        answer = await self._take(partition, frozen, batch)
+        answer = self._take(partition, frozen, batch)
         if weather.twice and answer is Answer.COMMITTED:
             weather.twice -= 1
-            answer = await self._take(partition, frozen, batch)
+            answer = self._take(partition, frozen, batch)
         if fails is True and answer is Answer.COMMITTED:
             return self._unknown()
         if weather.late_s:
             await asyncio.sleep(weather.late_s.pop(0))
         return answer
 
-    async def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
+    def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
         stored = self._storage.partitions[partition]
         if stored.epoch == head.epoch and stored.head.epoch == head.epoch and stored.head.commit_id >= head.commit_id:
             return Answer.COMMITTED  # it was here before: the commit id says so
         self._head = head
-        return await self._store.commit(partition, head, batch)
+        return self._store.take(partition, head, batch)
 
     def _unknown(self) -> Answer:
         self._store.fail(StoreFailedError("nobody knows what became of the commit"))
