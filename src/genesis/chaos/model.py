@@ -102,6 +102,7 @@ class ModelEngine:
         self._storage, self._weather, self._rng, self._loop = storage, weather, rng, loop
         self._crash, self._applied = crash, applied
         self._head: Head | None = None
+        self._commits = False
         self.traits = self._store.traits
 
     def cut(self) -> None:
@@ -116,7 +117,10 @@ class ModelEngine:
     async def _arrive(self) -> None:
         """What is asked for reaches the store."""
         weather = self._weather
-        await self._loop.nap(self._rng.uniform(*FAST_S) + weather.delay_s * self._rng.random())
+        took_s = self._rng.uniform(*FAST_S)
+        if weather.delay_s:
+            took_s += weather.delay_s * self._rng.random()
+        await self._loop.nap(took_s)
         while not weather.reachable.is_set():
             await weather.reachable.wait()
 
@@ -135,7 +139,15 @@ class ModelEngine:
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """Store the batch and the head, if the epoch is the current one."""
-        weather, frozen = self._weather, snapshot(head)
+        assert not self._commits, "a commit is under way"
+        self._commits = True
+        try:
+            return await self._commit(partition, snapshot(head), batch)
+        finally:
+            self._commits = False
+
+    async def _commit(self, partition: int, frozen: Head, batch: Batch) -> Answer:
+        weather = self._weather
         await self._arrive()
         fails = weather.failing_commits.pop(0) if weather.failing_commits else None
         if fails is False:

@@ -81,7 +81,7 @@ class Process:
         if self._killed:
             raise Killed
         host = self.host
-        if host.armed[point]:
+        if host.armed and host.armed[point]:
             host.armed[point] -= 1
             if not host.armed[point]:
                 host.world.told(host, f"killed at {point}")

@@ -237,8 +237,11 @@ class World:
 
     def serving(self) -> Process | None:
         """The process that clients reach; of two, the younger."""
-        found = [host.process for host in self.hosts if host.serves and host.process is not None]
-        return max(found, key=lambda process: process.number, default=None)
+        found: Process | None = None
+        for host in self.hosts:
+            if host.serves and host.process is not None and (found is None or host.process.number > found.number):
+                found = host.process
+        return found
 
     # --- faults -----------------------------------------------------------------------------------------------------
 

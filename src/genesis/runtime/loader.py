@@ -106,10 +106,10 @@ class Loader:
             if not pipeline.due:
                 await self._load_due(wall)
             woken = pipeline.pending.wake(wall)
+            if not woken and not pipeline.due:
+                return
             await pipeline.prefetch([row.delivery for row in woken])
             waiting, pipeline.due = pipeline.due + woken, []
-            if not waiting:
-                return
             for row in waiting:
                 if pipeline.lanes.room(row.delivery.lane):
                     pipeline.lanes.offer(_awake(row))
