@@ -170,11 +170,12 @@ def test_what_a_place_cancels_as_it_admits_it_does_not_run() -> None:
             handle.cancel()
             return True
 
-    async def main() -> list[int]:
-        seen = list[int]()
+    async def main() -> list[Any]:
+        seen, loop = list[Any](), asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, complaint: seen.append(complaint))
         context = contextvars.copy_context()
         context.run(PLACE.set, Place())
-        asyncio.get_running_loop().call_soon(seen.append, 1, context=context)
+        loop.call_soon(seen.append, 1, context=context)
         await asyncio.sleep(1)
         return seen
 
