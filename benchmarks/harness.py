@@ -162,9 +162,9 @@ def as_row(measured: Result, goal: str) -> str:
     ratio = f"{measured.ratio:.3f}" if measured.ratio is not None else "-"
     value = f"{measured.value:,.10g} {measured.unit}"
     between = f"{low:,.10g} to {high:,.10g}"
-    return f"{measured.bench:8} {measured.figure:28} {value:>18}  {between:>22}  {raw:>11} {ratio:>8}  {goal}"
+    return f"{measured.bench:10} {measured.figure:28} {value:>18}  {between:>22}  {raw:>11} {ratio:>8}  {goal}"
 
 
-HEADING = f"{'bench':8} {'figure':28} {'median':>18}  {'lowest to highest':>22}  {'raw':>11} {'ratio':>8}  goal"
+HEADING = f"{'bench':10} {'figure':28} {'median':>18}  {'lowest to highest':>22}  {'raw':>11} {'ratio':>8}  goal"
 
 clock = time.perf_counter

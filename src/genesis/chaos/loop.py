@@ -14,7 +14,7 @@ import asyncio
 import heapq
 import threading
 from asyncio import events
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from contextvars import Context, ContextVar
 from hashlib import blake2b
@@ -74,28 +74,55 @@ class InlineExecutor(Executor):
 
 
 class _Numbered:
-    """Hashes by the number that its loop gave it."""
+    """Hashes by a number that its loop gives it when it is hashed for the first time: most never are."""
 
-    _number: int
+    _number = 0
+    _loop: VirtualLoop
 
     def __hash__(self) -> int:
+        if not self._number:
+            self._number = self._loop.next_number()
         return self._number
 
 
 class _Task(_Numbered, asyncio.Task[Any]):
-    def __init__(self, coro: Any, *, loop: VirtualLoop, **options: Any) -> None:
-        self._number = loop.next_number()  # first: asyncio registers the task, and hashes it, as it is made
-        options.setdefault("name", f"task-{self._number}")  # asyncio counts all tasks of the process
-        super().__init__(coro, loop=loop, **options)
-        if loop.owned_by is not None:
-            context: Context | None = options.get("context")
-            loop.owned_by(self, PLACE.get() if context is None else context.get(PLACE))
+    pass
 
 
 class _Future(_Numbered, asyncio.Future[Any]):
-    def __init__(self, *, loop: VirtualLoop) -> None:
-        self._number = loop.next_number()
-        super().__init__(loop=loop)
+    pass
+
+
+class _Nap:
+    """What a task waits for until its time comes. The timer itself steps it; `asyncio.sleep` takes a second callback."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self, loop: VirtualLoop, until: float) -> None:
+        self._loop, self._until = loop, until
+        self._cancelled = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> VirtualLoop:
+        return self._loop
+
+    def add_done_callback(self, step: Callable[[Any], None], *, context: Context) -> None:
+        self._step, self._context = step, context
+        self._timer = self._loop.call_at(self._until, step, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        if not self._cancelled:
+            self._cancelled = True
+            self._timer.cancel()
+            self._loop.call_soon(self._step, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise asyncio.CancelledError
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -115,12 +142,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Told each task that is made, with the place that it belongs to."""
         self._order = order
         self._numbers = 0
-        self._moment_steps = 0
-        """Steps since time last moved."""
+        self._timers_made = 0
+        self._stuck_at = STUCK_STEPS
+        """The step at which time has stood still for too long."""
         self._trace = blake2b(digest_size=16) if trace else None
         self._home = threading.get_ident()
         self._executor = InlineExecutor()
-        self.set_task_factory(_make_task)
 
     # --- time and order ---------------------------------------------------------------------------------------------
 
@@ -129,67 +156,99 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.virtual_now
 
     def _run_once(self) -> None:
+        """Callback after callback, until somebody stops the loop: one call of this method, because most of them are short."""
         ready: Any = self._ready  # type: ignore[attr-defined]
-        self._wake_timers(ready)
-        if not ready:
+        scheduled, draw = self._scheduled, self._order.random if self._order is not None else None  # type: ignore[attr-defined]
+        while True:
+            if scheduled and scheduled[0][0] <= self.virtual_now:
+                self._wake_timers()
+            if not ready:
+                if self._stopping:  # type: ignore[attr-defined]
+                    return
+                self._jump()
+                continue
+            if draw is not None and len(ready) > 1:
+                chosen = int(draw() * len(ready))
+                ready[0], ready[chosen] = ready[chosen], ready[0]
+            handle = ready.popleft()
+            place: Place | None = handle._context.get(PLACE)
+            if place is not None and not place.admits(handle):
+                continue
+            if handle._cancelled:  # by whoever was to run it, or by its place just now
+                continue
+            self.steps += 1
+            if self.steps > self._stuck_at:
+                raise LivelockError(f"{STUCK_STEPS} callbacks ran and time stands still: {_where_all(self)}")
+            if self._trace is not None:
+                self._trace.update(f"{self.virtual_now!r} {_name(handle)}\n".encode())
+            handle._run()
             if self._stopping:  # type: ignore[attr-defined]
                 return
-            self._jump()
-            self._wake_timers(ready)
-        if self._order is not None and len(ready) > 1:
-            chosen = int(self._order.random() * len(ready))
-            ready[0], ready[chosen] = ready[chosen], ready[0]
-        handle = ready.popleft()
-        if handle._cancelled:
-            return
-        place: Place | None = handle._context.get(PLACE)
-        if place is not None and not place.admits(handle):
-            return
-        self.steps += 1
-        self._moment_steps += 1
-        if self._moment_steps > STUCK_STEPS:
-            raise LivelockError(f"{STUCK_STEPS} callbacks ran and time stands still: {_where_all(self)}")
-        if self._trace is not None:
-            self._trace.update(f"{self.virtual_now!r} {_name(handle)}\n".encode())
-        handle._run()
 
-    def _wake_timers(self, ready: Any) -> None:
-        scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]
-        if self._timer_cancelled_count > max(CANCELLED_MIN, len(scheduled) // 2):
-            self._sweep(scheduled)
-        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when <= self.virtual_now):
-            timer = heapq.heappop(scheduled)
+    def _wake_timers(self) -> None:
+        """What is due is ready."""
+        scheduled, now = self._scheduled, self.virtual_now  # type: ignore[attr-defined]
+        while scheduled and scheduled[0][0] <= now:
+            timer = heapq.heappop(scheduled)[2]
             timer._scheduled = False
             if timer._cancelled:
                 self._timer_cancelled_count -= 1
             else:
-                ready.append(timer)
+                self._ready.append(timer)  # type: ignore[attr-defined]
 
-    def _sweep(self, scheduled: list[Any]) -> None:
-        for timer in scheduled:
-            if timer._cancelled:
-                timer._scheduled = False
-        scheduled[:] = [timer for timer in scheduled if not timer._cancelled]
+    def _sweep(self) -> None:
+        """Forget cancelled timers."""
+        scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]
+        for _, _, timer in scheduled:
+            timer._scheduled = not timer._cancelled
+        scheduled[:] = [entry for entry in scheduled if entry[2]._scheduled]
         heapq.heapify(scheduled)
         self._timer_cancelled_count = 0
 
     def _jump(self) -> None:
         """Go to the next timer."""
         scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]
+        while scheduled and scheduled[0][2]._cancelled:
+            heapq.heappop(scheduled)[2]._scheduled = False
+            self._timer_cancelled_count -= 1
         if not scheduled:
             raise DeadlockError(f"nothing can happen any more. {_where_all(self)}")
-        self.virtual_now = max(self.virtual_now, scheduled[0]._when)
-        self._moment_steps = 0
+        self.virtual_now = max(self.virtual_now, scheduled[0][0])
+        self._stuck_at = self.steps + STUCK_STEPS
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock: what a callback that blocks for so long does to everybody."""
         self.virtual_now += max(0.0, seconds)
-        self._moment_steps = 0
+        self._stuck_at = self.steps + STUCK_STEPS
+
+    # --- what asyncio's own methods do, without their checks: called for each step ------------------------------------
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Run it next, or as the seed decides."""
+        if self._closed:  # type: ignore[attr-defined]
+            raise RuntimeError("Event loop is closed")
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Run it at a time. Of two at the same time, the first that was set becomes ready first."""
+        if self._timer_cancelled_count > max(CANCELLED_MIN, len(self._scheduled) // 2):  # type: ignore[attr-defined]
+            self._sweep()
+        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._scheduled, (when, self._timers_made, timer))  # type: ignore[attr-defined]
+        timer._scheduled = True
+        return timer  # type: ignore[no-any-return]
 
     @property
     def timers(self) -> int:
         """Timers that are set."""
-        return sum(not timer._cancelled for timer in self._scheduled)  # type: ignore[attr-defined]
+        return sum(not timer._cancelled for _, _, timer in self._scheduled)  # type: ignore[attr-defined]
 
     def digest(self) -> str:
         """What the steps so far have been, in 32 digits: equal worlds have equal ones."""
@@ -216,6 +275,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         """A future that hashes by number."""
         return _Future(loop=self)
+
+    def nap(self, seconds: float) -> Awaitable[None]:
+        """As `asyncio.sleep`, for the model of a store, which waits all the time."""
+        return _Nap(self, self.virtual_now + seconds)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None, **options: Any
+    ) -> asyncio.Task[T]:
+        """A task that hashes by number, and bears it when it has no name: asyncio would count all tasks of the process."""
+        task = _Task(coro, loop=self, name=name or f"task-{self.next_number()}", context=context, **options)
+        if self.owned_by is not None:
+            self.owned_by(task, PLACE.get() if context is None else context.get(PLACE))
+        return task
 
     # --- what has no place in it ------------------------------------------------------------------------------------
 
@@ -244,10 +316,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector."""
-
-
-def _make_task(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    return _Task(coro, loop=loop, **options)
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:

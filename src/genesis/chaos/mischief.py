@@ -85,16 +85,22 @@ def _troubled(method: Callable[..., Any], mischief: Mischief) -> Callable[..., A
 
     @wraps(method)
     async def call_async(*arguments: Any) -> Any:
-        match mischief.suffered():
-            case f.HandlerHangs():
-                await asyncio.sleep(HANG_S)
-            case f.HandlerIgnoresCancel(seconds=seconds):
-                await _stubbornly(seconds)
-            case f.HandlerSlow(seconds=seconds):
-                await asyncio.sleep(seconds)
+        fault = mischief.suffered()
+        if fault is not None:
+            await _suffer(fault)
         return await method(*arguments)
 
     return call_async
+
+
+async def _suffer(fault: f.AnyFault) -> None:
+    match fault:
+        case f.HandlerHangs():
+            await asyncio.sleep(HANG_S)
+        case f.HandlerIgnoresCancel(seconds=seconds):
+            await _stubbornly(seconds)
+        case f.HandlerSlow(seconds=seconds):
+            await asyncio.sleep(seconds)
 
 
 async def _stubbornly(seconds: float) -> None:

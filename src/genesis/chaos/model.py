@@ -12,6 +12,7 @@ from random import Random
 from typing import Protocol
 
 from genesis.chaos import faults as f
+from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.stores import Store
 from genesis.core.errors import StoreFailedError
 from genesis.core.event import Delivery, Pending, Timer
@@ -99,6 +100,7 @@ class ModelEngine:
         store: Store,
         weather: Weather,
         rng: Random,
+        loop: VirtualLoop,
         *,
         crash: Callable[[CrashPoint], None],
         history: History,
@@ -109,13 +111,15 @@ class ModelEngine:
             store: What is stored.
             weather: What is wrong.
             rng: Draws how long operations take.
+            loop: Where they take so long.
             crash: Called at named points of the commit path.
             history: Told of each commit and claim.
         """
         self._shared, self._store = store, store.engine(self._pass)
-        self._weather, self._rng = weather, rng
+        self._weather, self._rng, self._loop = weather, rng, loop
         self._crash, self._history = crash, history
         self._head: Head | None = None
+        self._commits = False
         self.traits = self._store.traits
 
     def cut(self) -> None:
@@ -130,7 +134,10 @@ class ModelEngine:
     async def _arrive(self) -> None:
         """What is asked for reaches the store."""
         weather = self._weather
-        await asyncio.sleep(self._rng.uniform(*FAST_S) + weather.delay_s * self._rng.random())
+        took_s = self._rng.uniform(*FAST_S)
+        if weather.delay_s:
+            took_s += weather.delay_s * self._rng.random()
+        await self._loop.nap(took_s)
         while not weather.reachable.is_set():
             await weather.reachable.wait()
 
@@ -151,27 +158,35 @@ class ModelEngine:
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """Store the batch and the head, if the epoch is the current one."""
-        weather, frozen = self._weather, snapshot(head)
+        assert not self._commits, "a commit is under way"
+        self._commits = True
+        try:
+            return await self._commit(partition, snapshot(head), batch)
+        finally:
+            self._commits = False
+
+    async def _commit(self, partition: int, frozen: Head, batch: Batch) -> Answer:
+        weather = self._weather
         await self._arrive()
         fails = weather.failing_commits.pop(0) if weather.failing_commits else None
         if fails is False:
             return self._unknown()
-        answer = await self._take(partition, frozen, batch)
+        answer = self._take(partition, frozen, batch)
         if weather.twice and answer is Answer.COMMITTED:
             weather.twice -= 1
             stored = self._shared.head()
             if (stored.epoch, stored.commit_id) < (frozen.epoch, frozen.commit_id):  # else it was here before
-                answer = await self._take(partition, frozen, batch)
+                answer = self._take(partition, frozen, batch)
         if fails is True and answer is Answer.COMMITTED:
             return self._unknown()
         if weather.late_s:
             await asyncio.sleep(weather.late_s.pop(0))
         return answer
 
-    async def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
+    def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
         self._head = head
         self._history.tried(head)
-        return await self._store.commit(partition, head, batch)
+        return self._store.take(partition, head, batch)
 
     def _unknown(self) -> Answer:
         self._store.fail(StoreFailedError("nobody knows what became of the commit"))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from genesis.chaos.world import World
 
 T = TypeVar("T")
+SWEEP_MIN = 64
+"""Tasks of a process, ended ones among them, that are let lie."""
 EPOCH = 1_000_000_000.0
 """Wall clock at the start of every world: 9 September 2001, 01:46:40 UTC."""
 
@@ -46,14 +48,16 @@ class Process:
         self._killed = False
         self._sealed: list[Message] = []
         """Emitted in the group whose commit is under way."""
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._sweep_at = SWEEP_MIN
         self._held: list[asyncio.Handle] = []
         """What became ready while it was paused."""
         self._doomed_at: int | None = None
         self.steps = 0
         host.world.processes += 1
         self.number = host.world.processes
-        self.engine = ModelEngine(host.world.store, host.weather, host.world.rng("engine"), crash=self.passes, history=self)
+        world = host.world
+        self.engine = ModelEngine(world.store, host.weather, world.rng("engine"), world.loop, crash=self.passes, history=self)
 
     # --- its steps --------------------------------------------------------------------------------------------------
 
@@ -75,7 +79,7 @@ class Process:
         if self._killed:
             raise Killed
         host = self.host
-        if host.armed[point]:
+        if host.armed and host.armed[point]:
             host.armed[point] -= 1
             if not host.armed[point]:
                 host.world.told(host, f"killed at {point}")
@@ -119,19 +123,16 @@ class Process:
         """Start a task inside it."""
         context = copy_context()
         context.run(PLACE.set, self)
-        task = self.host.world.loop.create_task(work, name=f"{self.host.name}-{name}", context=context)
-        task.add_done_callback(seen)
-        return task
+        return self.host.world.loop.create_task(work, name=f"{self.host.name}-{name}", context=context)
 
     def owns(self, task: asyncio.Task[Any]) -> None:
         """A task was made inside it."""
-        self._tasks[task] = None
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
+        if len(self._tasks) >= self._sweep_at:
+            self._tasks = self.remains
+            self._sweep_at = max(SWEEP_MIN, 2 * len(self._tasks))
+        self._tasks.append(task)
         if self._killed:
-            seen(task)
+            task.add_done_callback(seen)
 
     async def run(self, life: Life, up: asyncio.Future[None]) -> None:
         """From the opening of its store to its end."""
@@ -168,7 +169,7 @@ class Process:
         if not self.died.done():
             self.died.set_result(None)
         self.wake()
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.add_done_callback(seen)
             task.cancel()
         self.host.world.bury(self)

@@ -40,6 +40,10 @@ class ProcessEngine(Engine, Protocol):
         """The store failed: nothing more is stored until the next `claim`."""
         ...
 
+    def take(self, partition: int, head: Head, batch: Batch) -> Answer:
+        """A commit, in the moment in which it takes effect, or does not."""
+        ...
+
 
 class Store(Protocol):
     """What is stored."""
@@ -110,7 +114,7 @@ class MemoryStore:
 
     def engine(self, crash: Crasher) -> ProcessEngine:
         """An engine whose commits may fail."""
-        return MemoryEngine(self.storage, immediate=False, crash=crash, delay=float)
+        return MemoryEngine(self.storage, immediate=False, crash=crash)
 
     def suffer(self, fault: f.DiskFault, later: Callable[[float, Callable[[], None]], object]) -> None:
         """It has no disk."""
@@ -200,6 +204,15 @@ class _SqliteProcess(SqliteEngine):
         finally:
             if self._dead:
                 self._bury()
+
+    def take(self, partition: int, head: Head, batch: Batch) -> Answer:
+        """As in production; with its writer inline it waits for nothing."""
+        work = self.commit(partition, head, batch)
+        try:
+            work.send(None)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        raise AssertionError("a commit of an inline writer waits")
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """As in production."""

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
@@ -17,7 +18,7 @@ import msgspec
 
 from genesis.chaos import faults as f
 from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
-from genesis.chaos.process import Host, Killed, Process
+from genesis.chaos.process import Host, Killed, Process, seen
 from genesis.chaos.stores import KINDS, MemoryStore, SqliteStore, Store
 from genesis.core.errors import GenesisError, StoreFailedError, StoreFullError
 from genesis.core.message import Message
@@ -83,6 +84,7 @@ class World:
         self.store = self._make_store(store, nodes)
         self.loop = VirtualLoop(Random(f"{seed}/order") if seeded_order else None, trace=trace)
         self.loop.owned_by = self._owned
+        self.loop.set_exception_handler(self._broke)
         self.timeline: list[tuple[float, str, str]] = []
         """(virtual seconds, where, what)."""
         self.violations: list[str] = []
@@ -151,6 +153,10 @@ class World:
         self._tried.clear()
         if found.commit_id != self._last[1]:
             self.violations.append(f"commit {self._last[1]} took effect, and {found.commit_id} is the last in the store")
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "handle" in context:  # a callback failed; the other complaints come when garbage is collected, in no certain order
+            self.violations.append(f"{context['message']}: {context.get('exception')!r}")
 
     def _owned(self, task: asyncio.Task[Any], place: Any) -> None:
         if isinstance(place, Process):
@@ -244,8 +250,16 @@ class World:
         process = await self._somebody(until)
         assert process.node is not None
         task = process.spawn(work(process.node), "call")
-        either: list[asyncio.Future[Any]] = [task, process.died]
-        await asyncio.wait(either, timeout=until - self.loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        heard: asyncio.Future[None] = self.loop.create_future()
+        hear = partial(_hear, heard)
+        task.add_done_callback(hear)
+        process.died.add_done_callback(hear)
+        patience = self.loop.call_at(until, hear, None)
+        try:
+            await heard
+        finally:
+            patience.cancel()
+            process.died.remove_done_callback(hear)
         if not task.done() or (process.died.done() and (task.cancelled() or task.exception() is not None)):
             raise NodeDownError(f"{process.host.name} died or did not answer")  # a call that is given up goes on over there
         return task.result()
@@ -277,8 +291,11 @@ class World:
 
     def serving(self) -> Process | None:
         """The process that clients reach; of two, the younger."""
-        found = [host.process for host in self.hosts if host.serves and host.process is not None]
-        return max(found, key=lambda process: process.number, default=None)
+        found: Process | None = None
+        for host in self.hosts:
+            if host.serves and host.process is not None and (found is None or host.process.number > found.number):
+                found = host.process
+        return found
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
@@ -391,3 +408,11 @@ class World:
                 self.violations.append(f"left running: {', '.join(task.get_name() for task in process.remains)}")
         if self._ends:
             await asyncio.wait(self._ends)
+
+
+def _hear(heard: asyncio.Future[None], ended: asyncio.Future[Any] | None) -> None:
+    """A call has ended, or its process, or the patience of the client."""
+    if ended is not None:
+        seen(ended)
+    if not heard.done():
+        heard.set_result(None)

@@ -94,6 +94,10 @@ class MemoryEngine:
             head = snapshot(head)  # now: the owner goes on counting in its own
         if not self.traits.immediate:
             await self._wait(partition)
+        return self.take(partition, head, batch)
+
+    def take(self, partition: int, head: Head, batch: Batch) -> Answer:
+        """The moment in which a commit takes effect, or does not. The head is kept as it is."""
         if self._life is _Life.FAILED:
             return Answer.UNKNOWN
         stored = self._partition(partition)

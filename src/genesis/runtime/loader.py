@@ -10,7 +10,7 @@ import asyncio
 import copy
 from typing import Any
 
-from genesis.core.event import LANES, Delivery, Kind, Pending, Reason, Timer, lane_start
+from genesis.core.event import Delivery, Kind, Pending, Reason, Timer, lane_start
 from genesis.core.message import encode
 from genesis.core.ports import GROUP_ROWS
 from genesis.layers.recovery import pending as pending_layer
@@ -37,11 +37,9 @@ class Loader:
         while True:
             pipeline.news.clear()
             await self.load()
-            try:
-                async with asyncio.timeout(self._nap_s()):
-                    await pipeline.news.wait()
-            except TimeoutError:
-                pass
+            alarm = asyncio.get_running_loop().call_later(self._nap_s(), pipeline.news.set)
+            await pipeline.news.wait()
+            alarm.cancel()
 
     async def load(self) -> None:
         """One pass."""
@@ -51,8 +49,9 @@ class Loader:
         await self._timers()
         await self._promote()
         await self._forget_journals()
-        for lane in range(LANES):
-            await self._refill(lane)
+        for index, lane in enumerate(pipeline.lanes.lanes):
+            if lane.behind:
+                await self._refill(index)
         pipeline.outcomes.leave_slow()
         pipeline.wake_slots()
 
@@ -108,10 +107,10 @@ class Loader:
             if not pipeline.due:
                 await self._load_due(wall)
             woken = pipeline.pending.wake(wall)
+            if not woken and not pipeline.due:
+                return
             await pipeline.prefetch([row.delivery for row in woken])
             waiting, pipeline.due = pipeline.due + woken, []
-            if not waiting:
-                return
             for row in waiting:
                 if pipeline.lanes.room(row.delivery.lane):
                     pipeline.lanes.offer(_awake(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from genesis.chaos import loop as machine
-from genesis.chaos.loop import DeadlockError, LivelockError, OutsideWorldError, VirtualLoop
+from genesis.chaos.loop import PLACE, DeadlockError, LivelockError, OutsideWorldError, VirtualLoop
 
 
 def run(work: Coroutine[Any, Any, Any], order: Random | None = None, *, trace: bool = False) -> tuple[Any, VirtualLoop]:
@@ -125,3 +126,57 @@ def test_a_thread_that_calls_in_is_refused() -> None:
 
     run(main())
     assert "the thread stranger called into virtual time" in str(refused[0])
+
+
+def test_a_nap_ends_at_its_time_in_one_step_and_can_be_cancelled() -> None:
+    async def main() -> list[str]:
+        loop, seen = asyncio.get_running_loop(), list[str]()
+        assert isinstance(loop, VirtualLoop)
+
+        async def nap(seconds: float) -> None:
+            try:
+                await loop.nap(seconds)
+                seen.append(f"awake at {loop.time()}")
+            except asyncio.CancelledError:
+                seen.append(f"cancelled at {loop.time()}")
+                raise
+
+        short, long = loop.create_task(nap(1.1)), loop.create_task(nap(60.0))
+        await short
+        long.cancel()
+        await asyncio.wait([long])
+        assert long.cancelled()
+        await asyncio.sleep(100)
+        return seen
+
+    assert run(main())[0] == ["awake at 1.1", "cancelled at 1.1"]
+
+
+def test_timers_of_one_time_become_ready_in_the_order_in_which_they_were_set() -> None:
+    async def main() -> list[int]:
+        loop, seen = asyncio.get_running_loop(), list[int]()
+        timers = [loop.call_at(1.0, seen.append, number) for number in range(300)]
+        for timer in timers[::2] + timers[:10]:
+            timer.cancel()
+        await asyncio.sleep(2)
+        return seen
+
+    assert run(main())[0] == [number for number in range(300) if number % 2 and number >= 10]
+
+
+def test_what_a_place_cancels_as_it_admits_it_does_not_run() -> None:
+    class Place:
+        def admits(self, handle: asyncio.Handle) -> bool:
+            handle.cancel()
+            return True
+
+    async def main() -> list[Any]:
+        seen, loop = list[Any](), asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, complaint: seen.append(complaint))
+        context = contextvars.copy_context()
+        context.run(PLACE.set, Place())
+        loop.call_soon(seen.append, 1, context=context)
+        await asyncio.sleep(1)
+        return seen
+
+    assert run(main())[0] == []
