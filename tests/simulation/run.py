@@ -13,7 +13,7 @@ import msgspec
 
 from genesis import GenesisError, Node, Priority, Settings
 from genesis.chaos import faults
-from genesis.chaos.loop import DeadlockError, LivelockError
+from genesis.chaos.loop import PLACE, DeadlockError, LivelockError
 from genesis.core.event import DeadLetter, Kind
 from genesis.core.message import State
 from genesis.engines.memory_rows import Partition
@@ -78,6 +78,7 @@ class Scenario:
         definition = bank.bank(outside).definition()
         world = self.world = Watched(definition, seed=seed, nodes=nodes, settings=settings, trace=trace, observe=outside.told)
         outside.now, outside.die = world.loop.time, world.die
+        outside.unnoticed = self._runs_unnoticed
         outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
         self.watch = Watch(world, settings, self.clients)
@@ -116,6 +117,11 @@ class Scenario:
     def stored(self) -> Partition:
         """What the store holds."""
         return self.world.storage.partitions[0]
+
+    def _runs_unnoticed(self) -> bool:
+        """Whether, by the store, nothing runs: what kills its process then would not be looked for. Of two nodes, nobody knows."""
+        (process, *others) = [host.process for host in self.world.hosts]
+        return not others and process is PLACE.get() and not process.died.done() and self.stored.head.clean
 
     # --- once all is calm -------------------------------------------------------------------------------------------
 
@@ -220,7 +226,11 @@ class Scenario:
         stored, lanes = self.stored, pipeline.lanes
         letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in stored.tables["dead"].rows.values()]
         kept = tuple(f"{letter.origin}/" for letter in letters)  # with dead letters, for their replay
+        serving = [(host.name, host.process.node) for host in self.world.hosts if host.process is not None]
         left = self._left | {
+            "owners that were fenced": [
+                name for name, node in serving if node is not None and node._life.pipeline is not pipeline
+            ],
             "running": pipeline.running,
             "locked keys": lanes.keys,
             "held keys": lanes._held,
