@@ -119,7 +119,7 @@ class Scenario:
         return self.world.storage.partitions[0]
 
     def _runs_unnoticed(self) -> bool:
-        """Whether, by the store, nothing runs: nobody would look for what kills the process. Of two nodes, it cannot be told."""
+        """Whether, by the store, nothing runs: nobody would look for what kills it. Of two nodes, it cannot be told."""
         (process, *others) = [host.process for host in self.world.hosts]
         return not others and process is PLACE.get() and not process.died.done() and self.stored.head.clean
 
