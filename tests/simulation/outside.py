@@ -26,6 +26,8 @@ class Outside:
     """The latest time that any wall clock has shown so far."""
     lowest_wall: Callable[[], float] = nobody
     """The time by the clock that is behind all others."""
+    unnoticed: Callable[[], bool] = nobody
+    """Whether the store says that no process has begun since one ended in order."""
     die: Callable[[], NoReturn] = nobody
     """Ends the process that calls it."""
     fails_left: dict[int, int] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Outside:
     def begins(self, n: int, ctx: Context) -> None:
         """An attempt came to its handler."""
         self.attempts[n].add(ctx.attempt)
+        if self.unnoticed():
+            self.early.append(f"{n} ran before it was stored that a process had begun")
 
     def fails(self, n: int, times: int) -> bool:
         """Whether this attempt is to fail: the first so many are."""
@@ -87,6 +91,8 @@ class Outside:
     def kill(self, n: int) -> NoReturn:
         """An event ends the process that runs it."""
         self.deaths[n] += 1
+        if self.unnoticed():
+            self.early.append(f"{n} ran before it was stored that a process had begun")
         self.die()
 
     def due(self, what: str, at: float) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from genesis import GenesisError, Node, Priority, Settings, StoreError
 from genesis.chaos import faults
-from genesis.chaos.loop import DeadlockError, LivelockError
+from genesis.chaos.loop import PLACE, DeadlockError, LivelockError
 from genesis.chaos.stores import Store
 from genesis.core.event import DeadLetter, Kind
 from genesis.core.message import State
@@ -80,6 +80,7 @@ class Scenario:
             definition, seed=seed, nodes=nodes, store=store, settings=settings, trace=trace, observe=outside.told
         )
         outside.now, outside.die = world.loop.time, world.die
+        outside.unnoticed = self._runs_unnoticed
         outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
         self.watch = Watch(world, settings, self.clients)
@@ -118,6 +119,11 @@ class Scenario:
     def store(self) -> Store:
         """What is stored."""
         return self.world.store
+
+    def _runs_unnoticed(self) -> bool:
+        """Whether, by the store, nothing runs: nobody would look for what kills it. Of two nodes, it cannot be told."""
+        (process, *others) = [host.process for host in self.world.hosts]
+        return not others and process is PLACE.get() and not process.died.done() and self.store.head().clean
 
     # --- once all is calm -------------------------------------------------------------------------------------------
 
@@ -223,7 +229,11 @@ class Scenario:
         store, lanes = self.store, pipeline.lanes
         letters = [msgspec.msgpack.decode(row, type=DeadLetter).delivery for row in store.table("dead").values()]
         kept = tuple(f"{letter.origin}/" for letter in letters)  # with dead letters, for their replay
+        serving = [(host.name, host.process.node) for host in self.world.hosts if host.process is not None]
         left = self._left | {
+            "owners that were fenced": [
+                name for name, node in serving if node is not None and node._life.pipeline is not pipeline
+            ],
             "running": pipeline.running,
             "locked keys": lanes.keys,
             "held keys": lanes._held,

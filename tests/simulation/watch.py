@@ -19,7 +19,7 @@ READ_BYTES = 140_000
 TASKS = 120
 """A process has so many beside its slots: what it is made of, and calls of clients, those that were given up included."""
 CALMED_S, OVERDUE_S = 60.0, 25.0
-"""So long after the last fault, no timer waits for longer than so: hung handlers have ended, the loader looks every 15 s."""
+"""So long after the last fault, no timer is overdue for longer than so: the loader looks every 15 s."""
 TICK_LANE = 4
 """Begun work of normal priority: nothing but ticks, and replays."""
 
