@@ -45,6 +45,8 @@ class Mutant:
     """The first that finds it."""
     quiet: int = 0
     """Of one that is not found, how many seeds were tried."""
+    store: str = "memory"
+    """The store of the worlds in which it is looked for."""
 
 
 def listed() -> list[Mutant]:
@@ -102,7 +104,9 @@ def call(folder: Path, code: str, *, limit_s: float | None = None) -> tuple[int,
     return done.returncode, told[1:], done.stdout + done.stderr
 
 
-def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) -> tuple[int, str] | None:
+def look(
+    folder: Path, first: int, end: int, store: str = "memory", *, limit_s: float | None = None
+) -> tuple[int, str] | None:
     """Run seeds with the Genesis of a folder until one finds something wrong. Returns that seed, and what it said.
 
     Raises:
@@ -110,7 +114,7 @@ def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) ->
         RuntimeError: no seed could be run.
     """
     code, told, everything = call(
-        folder, f"from tests.simulation import mutants; mutants.attempt({first}, {end})", limit_s=limit_s
+        folder, f"from tests.simulation import mutants; mutants.attempt({first}, {end}, {store!r})", limit_s=limit_s
     )
     if code == QUIET:
         return None
@@ -122,7 +126,7 @@ def look(folder: Path, first: int, end: int, *, limit_s: float | None = None) ->
     return seed, told[-1].partition(" ")[2]
 
 
-def attempt(first: int, end: int) -> None:
+def attempt(first: int, end: int, store: str) -> None:
     """Run seeds in this process, and exit with `FOUND` at the first complaint or exception."""
     from tests.simulation.run import run
 
@@ -131,7 +135,7 @@ def attempt(first: int, end: int) -> None:
         print(seed, "begins", flush=True)
         signal.alarm(SEED_S)  # ends this process: an exception would be taken for the failure of a handler
         try:
-            wrong = run(seed).complaints
+            wrong = run(seed, store=store).complaints
         except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
         if wrong:
@@ -144,7 +148,7 @@ def search(mutant: Mutant, seeds: int) -> tuple[int, str] | None:
     """The first seed that finds a mutant, of so many, and what it said."""
     with tempfile.TemporaryDirectory() as folder:
         plant(mutant, Path(folder))
-        return look(Path(folder), 0, seeds)
+        return look(Path(folder), 0, seeds, mutant.store)
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ def test_a_mutant_is_found_by_its_seed(name: str, tmp_path: Path) -> None:
     mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
     assert mutant.seed is not None
     plant(mutant, tmp_path)
-    found = look(tmp_path, mutant.seed, mutant.seed + 1, limit_s=LIMIT_S)
+    found = look(tmp_path, mutant.seed, mutant.seed + 1, mutant.store, limit_s=LIMIT_S)
     assert found is not None, f"seed {mutant.seed} is quiet: look for another, python -m tests.simulation.mutants '{name}'"
 
 
