@@ -104,9 +104,7 @@ def call(folder: Path, code: str, *, limit_s: float | None = None) -> tuple[int,
     return done.returncode, told[1:], done.stdout + done.stderr
 
 
-def look(
-    folder: Path, first: int, end: int, store: str = "memory", *, limit_s: float | None = None
-) -> tuple[int, str] | None:
+def look(folder: Path, first: int, end: int, store: str = "memory", *, limit_s: float | None = None) -> tuple[int, str] | None:
     """Run seeds with the Genesis of a folder until one finds something wrong. Returns that seed, and what it said.
 
     Raises:

@@ -18,7 +18,11 @@ SEED = 1
 """Of a world with two machines."""
 STEPS_MAX = 5
 LIMIT_S = 100
-NEED_FAULTS = ("a fenced commit counts as stored", "a new owner has the epoch of the last", "each attempt calls under its own key")
+NEED_FAULTS = (
+    "a fenced commit counts as stored",
+    "a new owner has the epoch of the last",
+    "each attempt calls under its own key",
+)
 """Mistakes that show only when something breaks; each is found and made small in ten to twenty seconds."""
 
 

@@ -6,6 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -15,29 +19,34 @@ from tests.simulation.run import run
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.json"))
-BLOCK = 10
+BLOCK = 20
 SEEDS = 500 if os.environ.get("CI") else 40
-SQLITE_SEEDS = 60 if os.environ.get("CI") else 10
+SQLITE_SEEDS = 60 if os.environ.get("CI") else 20
 """Each with a thousand events and 24 faults; by hand: ``python -m tests.simulation 0:10000 --jobs 2``."""
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
-def test_every_promise_is_kept_in_every_world(first: int) -> None:
-    for seed in range(first, first + BLOCK):
-        outcome = run(seed)
-        assert not outcome.complaints, f"python -m tests.simulation {seed}: {outcome.complaints}"
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Executor]:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def check_seeds(workers: Executor, first: int, store: str) -> None:
+    for outcome in workers.map(partial(run, store=store), range(first, first + BLOCK)):
+        assert not outcome.complaints, f"python -m tests.simulation {outcome.seed} --store {store}: {outcome.complaints}"
         assert outcome.events >= 1000
         assert outcome.injected.total() >= 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
+def test_every_promise_is_kept_in_every_world(first: int, workers: Executor) -> None:
+    check_seeds(workers, first, "memory")
 
 
 @pytest.mark.usefixtures("shared_sqlite")
 @pytest.mark.parametrize("first", range(0, SQLITE_SEEDS, BLOCK))
-def test_every_promise_is_kept_on_a_disk_that_breaks(first: int) -> None:
-    for seed in range(first, first + BLOCK):
-        outcome = run(seed, store="sqlite")
-        assert not outcome.complaints, f"python -m tests.simulation {seed} --store sqlite: {outcome.complaints}"
-        assert outcome.events >= 1000
-        assert outcome.injected.total() >= 20
+def test_every_promise_is_kept_on_a_disk_that_breaks(first: int, workers: Executor) -> None:
+    check_seeds(workers, first, "sqlite")
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
