@@ -321,7 +321,7 @@ def run(
         virtual_s=world.loop.time(),
         sending_s=scenario.sending_s,
         steps=world.loop.steps,
-        commits=world.commits,
+        commits=world.history.count,
         kills=world.kills,
         injected=world.injected,
         killed_at=Counter({str(point): n for point, n in world.killed_at.items()}),

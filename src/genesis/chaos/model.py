@@ -76,8 +76,8 @@ class Weather:
         self._changed()
 
 
-class History(Protocol):
-    """What became of the commits of one process."""
+class Owner(Protocol):
+    """Told what becomes of the commits of one process."""
 
     def tried(self, head: Head) -> None:
         """The store works on a commit."""
@@ -103,7 +103,7 @@ class ModelEngine:
         loop: VirtualLoop,
         *,
         crash: Callable[[CrashPoint], None],
-        history: History,
+        owner: Owner,
     ) -> None:
         """Describe it.
 
@@ -113,11 +113,11 @@ class ModelEngine:
             rng: Draws how long operations take.
             loop: Where they take so long.
             crash: Called at named points of the commit path.
-            history: Told of each commit and claim.
+            owner: Told of each commit and claim.
         """
         self._shared, self._store = store, store.engine(self._pass)
         self._weather, self._rng, self._loop = weather, rng, loop
-        self._crash, self._history = crash, history
+        self._crash, self._owner = crash, owner
         self._head: Head | None = None
         self._commits = False
         self.traits = self._store.traits
@@ -128,7 +128,7 @@ class ModelEngine:
 
     def _pass(self, point: CrashPoint) -> None:
         if point is CrashPoint.COMMIT and self._head is not None:
-            self._history.applied(self._head)
+            self._owner.applied(self._head)
         self._crash(point)
 
     async def _arrive(self) -> None:
@@ -153,7 +153,7 @@ class ModelEngine:
         """Become the owner under a new epoch."""
         await self._arrive()
         head = await self._store.claim(partition, owner)
-        self._history.claimed(head)
+        self._owner.claimed(head)
         return head
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
@@ -185,7 +185,7 @@ class ModelEngine:
 
     def _take(self, partition: int, head: Head, batch: Batch) -> Answer:
         self._head = head
-        self._history.tried(head)
+        self._owner.tried(head)
         return self._store.take(partition, head, batch)
 
     def _unknown(self) -> Answer:

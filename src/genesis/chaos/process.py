@@ -57,7 +57,7 @@ class Process:
         host.world.processes += 1
         self.number = host.world.processes
         world = host.world
-        self.engine = ModelEngine(world.store, host.weather, world.rng("engine"), world.loop, crash=self.passes, history=self)
+        self.engine = ModelEngine(world.store, host.weather, world.rng("engine"), world.loop, crash=self.passes, owner=self)
 
     # --- its steps --------------------------------------------------------------------------------------------------
 
@@ -96,16 +96,16 @@ class Process:
 
     def tried(self, head: Head) -> None:
         """The store works on its commit."""
-        self.host.world.tried(head, self._sealed)
+        self.host.world.history.tried(head, self._sealed)
         self._sealed = []
 
     def applied(self, head: Head) -> None:
         """Its commit took effect, whoever gets to know of it."""
-        self.host.world.applied(head)
+        self.host.world.history.applied(head)
 
     def claimed(self, head: Head) -> None:
         """It owns the store now, and this is what it found."""
-        self.host.world.claimed(head)
+        self.host.world.history.claimed(head)
 
     def doom(self, steps: int) -> None:
         """It will be killed so many callbacks from now."""

@@ -14,15 +14,13 @@ from functools import partial
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
-import msgspec
-
 from genesis.chaos import faults as f
+from genesis.chaos.history import History
 from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
 from genesis.chaos.process import Host, Killed, Process, seen
 from genesis.chaos.stores import KINDS, MemoryStore, SqliteStore, Store
 from genesis.core.errors import GenesisError, StoreFailedError, StoreFullError
-from genesis.core.message import Message
-from genesis.core.ports import CrashPoint, Head
+from genesis.core.ports import CrashPoint
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import Life, NodeSettings
 from genesis.runtime.node import Node
@@ -92,11 +90,7 @@ class World:
         self.injected: Counter[str] = Counter()
         self.kills = 0
         self.processes = 0
-        self.commits = 0
-        self._last = (0, 0)
-        """Epoch and number of the last commit."""
-        self._tried: dict[tuple[int, int], list[Message]] = {}
-        """By epoch and number: commits of which nobody knows yet whether they took effect, and what was emitted in them."""
+        self.history = History(self.violations.append, partial(observe, "emitted"))
         self.changed = asyncio.Event()
         """A process started, ended, was paused, woke, or lost sight of its store."""
         self.hosts = [Host(self, number) for number in range(nodes)]
@@ -129,30 +123,6 @@ class World:
     def told(self, host: Host | None, what: str) -> None:
         """Something happened."""
         self.timeline.append((self.loop.time(), host.name if host else "world", what))
-
-    def applied(self, head: Head) -> None:
-        """A commit took effect: the owner of the newest epoch gives them numbers, one after the other."""
-        epoch, number = self._last
-        if head.epoch < epoch or head.commit_id != number + 1:
-            self.violations.append(
-                f"commit {head.commit_id} of epoch {head.epoch} took effect after commit {number} of epoch {epoch}"
-            )
-        self._last = (head.epoch, head.commit_id)
-        self.commits += 1
-        self.observe("emitted", self._tried.pop(self._last, []))
-
-    def tried(self, head: Head, emitted: list[Message]) -> None:
-        """The store works on a commit."""
-        self._tried[head.epoch, head.commit_id] = emitted
-
-    def claimed(self, head: Head) -> None:
-        """A new owner found this: maybe a commit in whose middle the power was lost, and all that ever took effect."""
-        found = msgspec.structs.replace(head, epoch=head.last_epoch)
-        if (found.epoch, found.commit_id) in self._tried:
-            self.applied(found)
-        self._tried.clear()
-        if found.commit_id != self._last[1]:
-            self.violations.append(f"commit {self._last[1]} took effect, and {found.commit_id} is the last in the store")
 
     def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if "handle" in context:  # a callback failed; the other complaints come when garbage is collected, in no certain order

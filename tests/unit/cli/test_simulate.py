@@ -70,6 +70,17 @@ def test_several_processes_tell_of_each_world_that_ends_well(till: Path) -> None
     assert (good["worlds"], good["ok"]) == (7, True)
 
 
+@pytest.mark.usefixtures("shared_sqlite")
+def test_the_real_engine_is_run_on_a_disk_that_breaks_and_so_it_is_again(till: Path) -> None:
+    found = simulate("--seeds", "0:50", "--store", "sqlite", "--kinds", "power-loss,sync-fails")
+    assert found.exit_code == 1
+    (repeat,) = re.findall(r"the same again:  genesis simulate careless_till:app (.*)", found.stdout)
+    assert "--store sqlite" in repeat
+    again = simulate(*repeat.split())
+    assert again.exit_code == 1
+    assert again.stdout.splitlines()[0] == found.stdout.splitlines()[0]
+
+
 def test_an_app_without_a_scenario_is_sent_made_up_messages(till: Path) -> None:
     (till / "plain_till.py").write_text((till / "careless_till.py").read_text().partition("async def scenario")[0])
     done = CliRunner().invoke(main, ["simulate", "plain_till:app", "--seeds", "0:3", "--jobs", "2"])
@@ -107,6 +118,12 @@ def test_messages_that_cannot_be_made_up_are_named_with_what_to_write(till: Path
         (["--scenario", "patien"], "careless_till.patien is not there; did you mean 'patient'?"),
         (["--scenario", "app"], "careless_till.app is no coroutine function"),
         (["--kinds", "meteor"], "'meteor' is no fault; they are crash, crash-at-point"),
+        (
+            ["--kinds", "power-loss"],
+            "power-loss happens to a disk, and the model of a store in memory has none: store='sqlite'",
+        ),
+        (["--store", "sqlite", "--nodes", "2"], "a file of SQLite belongs to one machine: nodes=1, not 2"),
+        (["--store", "redis"], "'redis' is not one of 'memory', 'sqlite'"),
         (["--schedule", "nope.json"], "nope.json cannot be read: No such file or directory"),
         (["--schedule", "careless_till.py"], "careless_till.py is no schedule of faults"),
     ],
