@@ -30,7 +30,7 @@ RECORD_BYTES = 200
 """What a record weighs in a batch beside its payload."""
 
 
-class Context(Struct, gc=False):
+class Context(Struct):  # the garbage collector sees it: what an attempt leaves behind, such as a traceback, leads back to it
     """The handler's hands. Use it only inside the attempt that it was given to."""
 
     _pipeline: Pipeline

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from random import Random
 from typing import get_args
@@ -11,7 +13,19 @@ import pytest
 
 from genesis import App, Context, Message, State, on
 from genesis.chaos.explore import PromiseBrokenError
-from genesis.chaos.faults import KINDS, ON_DISK, AnyFault, ReadFails, draw, from_json, name_of, to_json
+from genesis.chaos.faults import (
+    KINDS,
+    ON_DISK,
+    AnyFault,
+    HandlerHangs,
+    HandlerIgnoresCancel,
+    HandlerRaises,
+    ReadFails,
+    draw,
+    from_json,
+    name_of,
+    to_json,
+)
 from genesis.chaos.shrink import shrink
 from genesis.chaos.simulation import Simulation
 
@@ -126,6 +140,19 @@ async def test_a_zombie_that_wakes_changes_nothing() -> None:
         assert len(card) == 3
         served = [where for _, where, what in sim.world.timeline if what == "serves"]
         assert served == ["node-0", "node-1", "node-0"]
+
+
+async def test_a_world_that_ended_is_forgotten_with_the_attempts_that_died_in_it() -> None:
+    app, _, _ = till(careful=True)
+    async with app.simulate(errors="record") as sim:
+        for fault in (HandlerHangs(), HandlerRaises(), HandlerIgnoresCancel()):
+            sim.inject(fault)
+            await sim.send(Order(1))
+            await sim.crash()
+        world = weakref.ref(sim.world)
+    del sim
+    gc.collect()
+    assert world() is None
 
 
 async def test_a_deposed_owner_that_idles_is_not_taken_for_one_that_serves() -> None:
