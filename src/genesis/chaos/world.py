@@ -166,7 +166,7 @@ class World:
         while True:
             host = self.hosts[at % len(self.hosts)]
             if host.process is not None and host.process.number < self.processes:
-                host.process.kill()  # it was deposed, and may not know: whoever promotes a machine ends what is left there
+                await self._end_deposed(host.process)
             if host.process is None or host.process.died.done():
                 await asyncio.sleep(rng.uniform(*self._restart_s))
                 if not host.paused:
@@ -178,6 +178,12 @@ class World:
                 await self.changed.wait()
             if host.silent or not host.serves:
                 at += 1
+
+    async def _end_deposed(self, process: Process) -> None:
+        """Whoever promotes a machine ends what is left there, unless a commit tells it soon that another has taken over."""
+        await asyncio.wait([process.died], timeout=SUSPECT_S)
+        if not process.died.done():
+            process.kill()
 
     def die(self) -> NoReturn:
         """Called by a handler: kill the process that it runs in, as a fault in native code would.
