@@ -102,7 +102,7 @@ def genesis(n: int, count: int, fast: bool) -> dict[str, float]:
         await (in_turn if fast else open_loop)(n, partial(client, world))
         await trouble
         world.calm()
-        await reached(lambda: world.storage.partitions[0].head.ledger.done == n, every_s=0.01)
+        await reached(lambda: world.store.head().ledger.done == n, every_s=0.01)
         spent = time.process_time() - begin
         assert await world.call(totals) == expected(n)
         return spent
