@@ -30,7 +30,7 @@ def test_mutants_are_spread_over_the_code_and_bear_different_names() -> None:
 def test_every_mutant_was_looked_for_and_nearly_all_were_found() -> None:
     missed = [mutant for mutant in MUTANTS if mutant.seed is None]
     assert all(mutant.quiet >= 100 for mutant in missed)  # the list says how many seeds were tried
-    assert len(missed) * 15 <= len(MUTANTS)  # of 30, 28 are found
+    assert len(missed) * 14 <= len(MUTANTS)  # of 30, 28 are to be found; the others are named in the list
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
