@@ -140,8 +140,8 @@ class Ticks(State):
     dues: list[float] = []  # noqa: RUF012
 
 
-PATIENT = Retry(attempts=1000, base_s=0.1, cap_s=1.0)
-"""So many attempts that no crash can use them up."""
+PATIENT = Retry(attempts=100_000, base_s=0.1, cap_s=1.0)
+"""So many attempts that no crash can use them up, and no clock that was set back."""
 
 
 def bank(outside: Outside) -> App:
