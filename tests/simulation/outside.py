@@ -13,7 +13,7 @@ from genesis import Context, Reject, UnavailableError
 
 def nobody() -> NoReturn:
     """Before there is a world."""
-    raise NotImplementedError
+    raise RuntimeError("nobody called this before the world was made")
 
 
 @dataclass

@@ -6,8 +6,8 @@ In: the engine that each process asks for, and what the disk suffers. Out: what 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Protocol, TypeVar
@@ -144,7 +144,7 @@ class MemoryStore:
 
     def timers(self) -> list[Timer]:
         """As they are stored."""
-        return sorted(self._stored.timers.values(), key=lambda timer: timer.due) if self._stored.timers else []
+        return sorted(self._stored.timers.values(), key=lambda timer: timer.due)
 
     def in_lanes(self) -> int:
         """Of all lanes."""
@@ -192,18 +192,21 @@ class _SqliteProcess(SqliteEngine):
         """Drop the file; the next `claim` opens it again."""
         self._fail(error)
 
-    def _check(self) -> None:
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """For a call of the process. When it dies in the middle, it is buried in the end."""
         if self._dead:
             raise StoreFailedError("its process is dead")
-
-    async def claim(self, partition: int, owner: str) -> Head:
-        """As in production."""
-        self._check()
         try:
-            return await super().claim(partition, owner)
+            yield
         finally:
             if self._dead:
                 self._bury()
+
+    async def claim(self, partition: int, owner: str) -> Head:
+        """As in production."""
+        with self._alive():
+            return await super().claim(partition, owner)
 
     def take(self, partition: int, head: Head, batch: Batch) -> Answer:
         """As in production; with its writer inline it waits for nothing."""
@@ -216,21 +219,13 @@ class _SqliteProcess(SqliteEngine):
 
     async def commit(self, partition: int, head: Head, batch: Batch) -> Answer:
         """As in production."""
-        self._check()
-        try:
+        with self._alive():
             return await super().commit(partition, head, batch)
-        finally:
-            if self._dead:
-                self._bury()
 
     async def close(self, partition: int, head: Head) -> None:
         """As in production."""
-        self._check()
-        try:
+        with self._alive():
             await super().close(partition, head)
-        finally:
-            if self._dead:
-                self._bury()
 
 
 class SqliteStore:
@@ -240,7 +235,7 @@ class SqliteStore:
     has_disk = True
 
     def __init__(self, rng: Random, lost_power: Callable[[], None]) -> None:
-        """Make the folder; `lost_power` is called in the middle of a sync, and ends the process that wrote.
+        """Make the folder; `lost_power` is called in the middle of a write or a sync, and ends the process that wrote.
 
         Raises:
             NotWatchableError: this Python does not share its SQLite.

@@ -21,7 +21,7 @@ from genesis.core.errors import GenesisError
 
 OK = 0
 FULL = 13
-IOERR_READ, IOERR_SHORT_READ, IOERR_WRITE, IOERR_FSYNC = 266, 522, 778, 1034
+IOERR_SHORT_READ, IOERR_WRITE, IOERR_FSYNC = 522, 778, 1034
 """Result codes of SQLite."""
 NAMES = ("libsqlite3.so.0", "libsqlite3.dylib", "libsqlite3.so")
 """What the library is called, when this Python shares one."""
