@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -17,6 +16,7 @@ from genesis.chaos.loop import PLACE, DeadlockError, LivelockError
 from genesis.chaos.stores import Store
 from genesis.core.event import DeadLetter, Kind
 from genesis.core.message import State
+from genesis.runtime.log import silence
 from genesis.runtime.pipeline import Pipeline
 from tests.simulation import bank, check
 from tests.simulation.clients import Clients
@@ -285,6 +285,7 @@ def nodes_of(seed: int) -> int:
     return 1 + seed % 2
 
 
+@silence()
 def run(
     seed: int,
     *,
@@ -296,7 +297,6 @@ def run(
     trace: bool = False,
 ) -> Outcome:
     """Run a seed to its end, and judge it."""
-    logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
     nodes = nodes if nodes is not None else nodes_of(seed) if store == "memory" else 1
     if schedule is None:
         kinds = faults.KINDS if store == "memory" else faults.KINDS + faults.ON_DISK

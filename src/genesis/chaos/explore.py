@@ -19,6 +19,7 @@ from genesis.chaos.simulation import Simulation
 from genesis.core.errors import GenesisError
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import NodeSettings
+from genesis.runtime.log import silence
 
 Scenario = Callable[[Simulation], Awaitable[Any]]
 FAULTS = 20
@@ -129,7 +130,11 @@ class Explorer:
         return faults.draw(Random(f"{seed}/faults"), self.count, over_s=span_s, nodes=self.nodes, kinds=self.kinds)
 
     async def run(self, seed: int, schedule: list[faults.Happening]) -> Run:
-        """One world from its beginning to its end."""
+        """One world from its beginning to its end, in silence."""
+        with silence():
+            return await self._run(seed, schedule)
+
+    async def _run(self, seed: int, schedule: list[faults.Happening]) -> Run:
         sim = Simulation(
             self.definition,
             seed=seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -118,8 +117,7 @@ def simulate(
 
 
 def explorer_of(search: Search) -> Explorer:
-    """How the application is explored, with its talk turned off: what goes wrong in a world is no news."""
-    logging.getLogger("genesis").setLevel(logging.CRITICAL + 1)
+    """How the application is explored."""
     definition, found = load_app(search.spec).definition(), load_scenario(search.spec, search.scenario)
     try:
         scenario = found or traffic(definition)

@@ -153,7 +153,7 @@ class Life:
                 if not opened.done():
                     opened.set_exception(error)
                     return
-                if failures >= REOPENS or stop.is_set() or not isinstance(error, StoreError):
+                if failures >= REOPENS or not isinstance(error, StoreError):
                     await self._leave()
                     self._give_up(StoreFailedError(f"the store could not be opened again: {error}"), stop, body)
                     return

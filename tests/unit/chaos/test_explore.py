@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from collections import Counter
 from random import Random
@@ -260,3 +261,13 @@ async def test_a_read_that_fails_is_no_failure_of_the_scenario_that_looks_at_a_s
         assert sim.state(component).orders == [1]
 
     await app.explore(scenario, runs=10, faults=0)
+
+
+async def test_what_goes_wrong_in_a_world_is_not_logged_and_afterwards_the_log_speaks_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, card, component = till(careful=True)
+    await app.explore(scenario_of(card, component), runs=2)
+    assert "genesis" not in {record.name for record in caplog.records}
+    logging.getLogger("genesis").warning("heard")
+    assert "heard" in caplog.text

@@ -104,6 +104,18 @@ async def test_a_commit_that_fails_while_the_node_drains_is_made_again_and_the_n
         assert node.status().imbalance == ""
 
 
+async def test_a_store_that_also_fails_while_the_draining_node_opens_it_again_is_given_more_than_one_try() -> None:
+    app, _ = shop()
+    disk = Disk()
+    async with disk.node(app) as node:
+        await node.send(Job("a", 1))
+        disk.fail_at(LOST)
+        disk.fail_at(KEPT)
+    assert disk.failed
+    async with disk.node(app) as node:
+        assert (node.status().ledger.accepted, node.status().imbalance) == (1, "")
+
+
 async def test_a_store_that_is_lost_while_the_node_drains_is_told_as_what_it_is() -> None:
     app, _ = shop()
     disk = Disk()
