@@ -20,7 +20,7 @@ from genesis.core.errors import (
     StoreNewerError,
     UnavailableError,
 )
-from genesis.core.event import Delivery
+from genesis.core.event import Delivery, lane_start
 from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, StateRow
 from genesis.layers.recovery.overlay import ABSENT
 from genesis.runtime.bound import Bound, UndecodableError
@@ -38,8 +38,8 @@ SLICE_S = 0.002
 GRACE_S = 1.0
 """Time that a timed-out handler has to obey its cancellation."""
 CAREFUL = 2048
-"""Deliveries after an unclean end that are recorded as running before they run: more than can have been under way (a group
-and all slots), so that whatever killed the process is found."""
+"""Deliveries after an unclean end that are recorded as running before they run, of those that it left: more than can have been
+under way (a group and all slots), so that whatever killed the process is found."""
 BUSY_RETRY_S = 30.0
 """Wait before a state that this code cannot read is tried again."""
 
@@ -72,6 +72,8 @@ class Slots:
         self._variables = contextvars.copy_context()
         self._grace_s = grace_s
         self._careful = careful
+        self._first_new = [lane_start(pipeline.partition, n) + s for n, s in enumerate(pipeline.head.next_sequence)]
+        """By lane, the first id of what was not there when the last process ended."""
         self._idle: list[asyncio.Future[None]] = []
         self._pulling = 0
         """Slots that are taking, or about to take, from the lanes."""
@@ -233,16 +235,17 @@ class Slots:
             self._ends_unrun(delivery, bound)
             return None
         row = self._newest(delivery.address) if bound.stateful else ABSENT
-        if row is None or self._careful:
-            return self._prepared(delivery, bound)
+        careful = self._careful > 0 and delivery.id < self._first_new[delivery.lane]
+        if row is None or careful:
+            return self._prepared(delivery, bound, careful)
         return self._attempt(delivery, Context(self._pipeline, bound.route, delivery), bound, row)
 
-    async def _prepared(self, delivery: Delivery, bound: Bound) -> None:
+    async def _prepared(self, delivery: Delivery, bound: Bound, careful: bool) -> None:
         """Run it after, following an unclean end, it was stored that it runs, and after its state was read."""
         pipeline = self._pipeline
         pipeline.lanes.lock(delivery)
         context = Context(pipeline, bound.route, delivery)
-        if self._careful > 0:
+        if careful:
             self._careful -= 1
             pipeline.running[delivery.id] = context
             await self._aside(pipeline.barrier())
