@@ -50,6 +50,8 @@ class Disk:
         """For each fault, how many syncs pass before one fails."""
         self.power_fails_in: list[int] = []
         """For each fault, how many writes and syncs pass before it happens."""
+        self.power_follows: list[int] = []
+        """The same, counted from the next sync that fails."""
         self._frozen = False
         self._lost = False
         self.busy = False
@@ -62,6 +64,7 @@ class Disk:
         self.full = False
         self.failing_syncs.clear()
         self.power_fails_in.clear()
+        self.power_follows.clear()
 
     def freeze(self) -> None:
         """Whoever writes is dead: nothing more reaches a file."""
@@ -159,6 +162,8 @@ class Disk:
         if _due(self.failing_syncs):
             dirty.doubtful |= {sector: old for sector, old in dirty.sectors.items() if sector not in dirty.doubtful}
             dirty.sectors.clear()
+            self.power_fails_in += self.power_follows
+            self.power_follows.clear()
             return vfs.IOERR_FSYNC
         dirty.sectors.clear()
         dirty.durable_size = size

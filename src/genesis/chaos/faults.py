@@ -45,7 +45,7 @@ class Pause(Fault, frozen=True, tag="pause"):
 
 
 class CutOff(Fault, frozen=True, tag="cut-off"):
-    """The process cannot reach its store: what it asks for comes through when this is over."""
+    """The process cannot reach its store: what it asks for comes through when this is over, or is given up before."""
 
     seconds: float = 1.0
 
@@ -144,9 +144,14 @@ class PowerLoss(DiskFault, frozen=True, tag="power-loss"):
 
 
 class SyncFails(DiskFault, frozen=True, tag="sync-fails"):
-    """The (`after` + 1)-th sync of a file fails: what of it is on the disk is unknown, and no later sync makes good for it."""
+    """The (`after` + 1)-th sync of a file fails: what of it is on the disk is unknown, and no later sync makes good for it.
+
+    A disk that fails so often dies soon: `power_after` lets the power fail in the middle of the (`power_after` + 1)-th write
+    or sync after it.
+    """
 
     after: int = 0
+    power_after: int | None = None
 
 
 class DiskFull(DiskFault, frozen=True, tag="disk-full"):
@@ -217,7 +222,7 @@ _DRAWS: dict[str, tuple[float, Callable[[Random, int], AnyFault]]] = {
     "handler-slow": (1, lambda rng, node: HandlerSlow(node, rng.randint(1, 20), _some(rng, 0.01, 2))),
     "dependency-down": (1, lambda rng, node: DependencyDown(node, _some(rng, 0.5, 20))),
     "power-loss": (4, lambda rng, node: PowerLoss(node, int(10 ** rng.uniform(0, 2)) - 1)),
-    "sync-fails": (4, lambda rng, node: SyncFails(node, rng.randrange(6))),
+    "sync-fails": (4, lambda rng, node: SyncFails(node, rng.randrange(6), rng.choice((None, rng.randrange(60))))),
     "disk-full": (1, lambda rng, node: DiskFull(node, _some(rng, 0.5, 5))),
 }
 """By name: how often it is drawn beside the others, and how."""

@@ -21,6 +21,8 @@ from genesis.engines.memory import snapshot
 
 FAST_S = (0.0002, 0.002)
 """Shortest and longest time of an operation when nothing is wrong: a local disk, or a network of one hall."""
+ANSWER_S = 1.0
+"""How long some wait for the answer to a commit while the store is out of reach; others wait until it is back."""
 
 
 class Weather:
@@ -167,6 +169,10 @@ class ModelEngine:
 
     async def _commit(self, partition: int, frozen: Head, batch: Batch) -> Answer:
         weather = self._weather
+        if not weather.reachable.is_set() and self._rng.random() < 0.5:
+            await asyncio.sleep(ANSWER_S)
+            if not weather.reachable.is_set():
+                return self._unknown()
         await self._arrive()
         fails = weather.failing_commits.pop(0) if weather.failing_commits else None
         if fails is False:

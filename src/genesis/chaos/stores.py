@@ -255,8 +255,10 @@ class SqliteStore:
         match fault:
             case f.PowerLoss(after=after):
                 self._disk.power_fails_in.append(after)
-            case f.SyncFails(after=after):
+            case f.SyncFails(after=after, power_after=power_after):
                 self._disk.failing_syncs.append(after)
+                if power_after is not None:
+                    self._disk.power_follows.append(power_after)
             case f.DiskFull(seconds=seconds):
                 self._disk.full = True
                 later(seconds, self._room_again)

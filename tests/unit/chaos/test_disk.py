@@ -96,9 +96,8 @@ async def test_a_commit_whose_sync_failed_is_on_the_disk_before_anybody_builds_o
         machine = Machine(seed)
         await machine.claim()
         assert await machine.commit() is Answer.COMMITTED
-        machine.suffer(f.SyncFails())
+        machine.suffer(f.SyncFails(power_after=moment))
         assert await machine.commit() is Answer.UNKNOWN
-        machine.suffer(f.PowerLoss(after=moment))
         first = await machine.last()
         assert first in (1, 2)
         lost += machine.lost
