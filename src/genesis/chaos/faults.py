@@ -217,7 +217,7 @@ _DRAWS: dict[str, tuple[float, Callable[[Random, int], AnyFault]]] = {
     "clock-drift": (0.5, lambda rng, node: ClockDrift(node, rng.uniform(-0.02, 0.02))),
     "handler-raises": (2, lambda rng, node: HandlerRaises(node, rng.randint(1, 5))),
     "handler-hangs": (1, lambda rng, node: HandlerHangs(node)),
-    "handler-ignores-cancel": (0.5, lambda rng, node: HandlerIgnoresCancel(node, _some(rng, 5, 100))),
+    "handler-ignores-cancel": (1, lambda rng, node: HandlerIgnoresCancel(node, _some(rng, 5, 100))),
     "handler-blocks": (1, lambda rng, node: HandlerBlocks(node, _some(rng, 0.01, 3))),
     "handler-slow": (1, lambda rng, node: HandlerSlow(node, rng.randint(1, 20), _some(rng, 0.01, 2))),
     "dependency-down": (1, lambda rng, node: DependencyDown(node, _some(rng, 0.5, 20))),

@@ -28,6 +28,7 @@ class Group:
         "emitted",
         "ended",
         "freed",
+        "journals",
         "late",
         "messages",
         "offers",
@@ -49,6 +50,9 @@ class Group:
         """Key, type of the question, and encoded answer."""
         self.freed: set[str] = set()
         """Addresses whose pending work changed: their next held delivery may come up."""
+        self.journals: list[str] = []
+        """Origins of deliveries that were done in a later attempt: what the earlier ones journalled is stored with this group
+        at the latest, and can be removed after it."""
         self.ended = 0
         self.emitted = 0
         self.messages: list[object] = []

@@ -94,10 +94,9 @@ class Outcomes:
         self._tick_ended(delivery.route)
         if delivery.attempt or delivery.origin:
             origin = delivery.origin or f"{delivery.id:x}"
-            pipeline.journals.append(origin)
+            pipeline.group.journals.append(origin)
             pipeline.group.batch.put("fact", journal_key(origin), b"")  # for the next process, should this one end before
             pipeline.group.rows += 1
-            pipeline.news.set()
 
     def _tick_ended(self, route: str) -> None:
         pipeline = self._pipeline

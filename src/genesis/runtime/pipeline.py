@@ -248,7 +248,8 @@ class Pipeline:
         for address in group.freed:
             if self.pending.next_held(address) is not None:
                 self.promotions.add(address)
-        if self.promotions or self.due or batch.timers or self.lanes.hungry():
+        self.journals += group.journals
+        if self.promotions or self.journals or self.due or batch.timers or self.lanes.hungry():
             self.news.set()
         while self._space and not self.group.full:
             _resolve(self._space.popleft())

@@ -313,3 +313,28 @@ async def test_what_an_earlier_attempt_journalled_is_forgotten_though_the_proces
         await sim.advance(1)
         assert sim.state(Till, "a").seen == [0]
         assert await inside(sim, rows) == []
+
+
+async def test_what_an_earlier_attempt_journalled_is_forgotten_though_both_are_stored_in_one_late_commit() -> None:
+    """Found by seed 137 of the bank: it was looked for in the store before it was there."""
+    app, bank, attempts = App("shop"), Bank(), list[int]()
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=5, base_s=0.1))
+    class Till:
+        @on(Job, timeout=1.0)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if job.key == "late":
+                return
+            attempts.append(ctx.attempt)
+            if ctx.attempt == 1:
+                await asyncio.sleep(0.1)
+                await ctx.once("charge", bank.charge)
+
+    async with Disk().node(app, delay=lambda: 5.0 if attempts == [1] else 0.001) as node:
+        await node.send(Job("a"))
+        await node.send(Job("late"))
+        assert attempts == [1, 2]
+        await until(lambda: node.status().ledger.done == 2)
+        await asyncio.sleep(1)
+        assert bank.keys, "the call was made"
+        assert await rows(node) == []
