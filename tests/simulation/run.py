@@ -216,7 +216,7 @@ class Scenario:
             asked=outside.asked,
             calls=clients.calls,
             kills=self.world.kills,
-            stops=sum(what.startswith("stops") for _, _, what in self.world.timeline),
+            stops=sum(what.startswith("stops") for _, _, what in self.world.timeline) + self.world.injected["stop"],
             zombies=len(self.world.hosts) > 1,
             calm_at=self.calm_at,
             skew_s=self.skew_s,
