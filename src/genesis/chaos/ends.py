@@ -63,8 +63,9 @@ class Ends:
         if not process.died.done():
             self._wrong(f"{process.host.name} was told to end, and does not in {self._limit_s:.0f} s")
             process.kill()
-        if process.remains:
-            await asyncio.wait(process.remains, timeout=BURY_S)  # nothing is cancelled: it ends by itself
+        until = self._loop.time() + BURY_S
+        while process.remains and self._loop.time() < until:  # of its own accord, and with all that it begins meanwhile
+            await asyncio.wait(process.remains, timeout=until - self._loop.time())
         if process.remains:
             self._wrong(f"left running: {_names(process)}")
 

@@ -169,7 +169,8 @@ class Process:
         store = self.host.world.store
         head = store.head()
         if store.epoch() == self._epoch and (head.running or not head.clean):
-            self.host.world.violations.append(f"{self.host.name} ended in order, and left that {head.running} runs")
+            left = f"clean: {head.clean}, running: {head.running}"
+            self.host.world.violations.append(f"{self.host.name} ended in order, and its store says {left}")
 
     def stop(self) -> None:
         """It is told to end in order, as by SIGTERM: to drain and to close."""
