@@ -17,6 +17,9 @@ BOOKS = 3
 TIMER_MAX_S = 8.0
 TICK_S = 5.0
 READINGS = 40
+SAFES = 2
+BEHIND = 2
+"""Sealed ones that follow one that may jam their safe."""
 SHORT_S, LONG_S = 1.0, 5e6
 """How long a fleeting offer lives, and one that no jump of a clock ends."""
 
@@ -66,6 +69,24 @@ class Statement(Message, type="statement"):
     """Which component rejects it."""
     behind: int = 0
     """The auditors fail at it until they have met this later one, which does not wait for it."""
+
+
+class Sealed(Message, type="sealed"):
+    """Goes into a safe. Once its attempts are spent, it jams the safe until somebody comes."""
+
+    key: str
+    n: int
+    fails: int = 0
+    """Attempts that fail."""
+    dropped: bool = False
+    """No attempt ever succeeds, and whoever comes throws it away."""
+
+
+class Line(Message, type="line"):
+    """One of several that are sent in one go."""
+
+    key: str
+    n: int
 
 
 class Fleeting(Message, type="offer.fleeting", expires_after=SHORT_S):
@@ -136,6 +157,11 @@ class Log(State):
     """Numbers, in the order in which they took effect."""
 
 
+class Safe(State):
+    seen: list[tuple[int, int]] = []  # noqa: RUF012
+    """(priority, number), in the order in which they took effect."""
+
+
 class Ticks(State):
     dues: list[float] = []  # noqa: RUF012
 
@@ -152,6 +178,7 @@ def bank(outside: Outside) -> App:
     _books(app, outside)
     _desks(app, outside)
     _audit(app, outside)
+    _safes(app, outside)
 
     @app.source
     async def meter(position: int | None) -> AsyncIterator[tuple[int, Message]]:
@@ -222,7 +249,7 @@ def _rates(app: App) -> None:
     @app.component(retry=PATIENT)
     class Rates:
         @on(Rate)
-        async def rate(self, rate: Rate, ctx: Context) -> int:
+        def rate(self, rate: Rate, ctx: Context) -> int:
             return 2 * rate.n
 
 
@@ -257,8 +284,12 @@ def _desks(app: App, outside: Outside) -> None:
             log.seen.append(offer.n)
 
         @on(Lasting, timeout=1.0)
-        async def lasting(self, offer: Lasting, log: Log, ctx: Context) -> None:
+        def lasting(self, offer: Lasting, log: Log, ctx: Context) -> None:
             log.seen.append(offer.n)
+
+        @on(Line, timeout=1.0)
+        async def line(self, line: Line, log: Log, ctx: Context) -> None:
+            log.seen.append(line.n)
 
         @on(Fragile, timeout=1.0, retry=Retry(attempts=2, base_s=0.1))
         async def fragile(self, fragile: Fragile, log: Log, ctx: Context) -> None:
@@ -294,6 +325,18 @@ def _audit(app: App, outside: Outside) -> None:
                 raise ConnectionError("not before the next one")
 
 
+def _safes(app: App, outside: Outside) -> None:
+    @app.component(key="key", state=Safe, retry=Retry(attempts=2, base_s=0.1), order="park")
+    class Safes:
+        @on(Sealed, timeout=1.0)
+        def put(self, sealed: Sealed, safe: Safe, ctx: Context) -> None:
+            outside.opens(sealed.n, ctx)
+            safe.seen.append((int(ctx.priority), sealed.n))
+            ctx.emit(Note("safe", sealed.n))
+            if sealed.dropped or outside.fails(sealed.n, sealed.fails):
+                raise ConnectionError("jammed")
+
+
 Sent = tuple[str, Message, Priority, dict[str, str] | None]
 """Id, message, priority, headers."""
 
@@ -311,6 +354,10 @@ def events(rng: Random, count: int, producer: int) -> Iterator[Sent]:
         if isinstance(message, Statement) and message.behind:
             yield f"p{producer}-{at}", Statement(key, n + 1), priority, None
             at += 1
+        if isinstance(message, Sealed):
+            for behind in range(1, 1 + BEHIND):
+                yield f"p{producer}-{at}", Sealed(message.key, n + behind), priority, None
+                at += 1
 
 
 def deposit(rng: Random, key: str, n: int) -> Deposit:
@@ -339,6 +386,10 @@ def other(rng: Random, key: str, n: int) -> Message:
         "deadly": (1, lambda: Deadly(key, n)),
         "statement": (40, lambda: Statement(key, n, rejects=rng.choice(("mail", "audit")) if rng.random() < 0.2 else "")),
         "behind": (3, lambda: Statement(key, n, behind=n + 1)),
+        "sealed": (
+            4,
+            lambda: Sealed(f"s{n % SAFES}", n, fails=rng.choice((0, 2, 2, 3, 5)), dropped=rng.random() < 0.2),
+        ),
         "fleeting": (12, lambda: Fleeting(f"d{n % 3}", n)),
         "lasting": (6, lambda: Lasting(f"d{n % 3}", n)),
         "fragile": (12, lambda: Fragile(f"d{n % 3}", n, rng.randint(3, 6))),

@@ -20,6 +20,7 @@ def complaints(facts: Facts) -> list[str]:
         *check_effects.accounts(facts),
         *check_effects.notes(facts),
         *check_effects.logs(facts),
+        *check_effects.safes(facts),
         *check_effects.answers(facts),
         *check_letters.letters(facts),
         *check_time.times(facts),
@@ -37,6 +38,9 @@ def _receipts(facts: Facts) -> list[str]:
                 wrong.append(f"{e['id']}: sent again after its yes, and taken for new")
             if attempt == 1 and duplicate:
                 wrong.append(f"{e['id']}: sent for the first time, and taken for a duplicate")
+    for bulk in facts.bulks:
+        if bulk["told"] is not None and bulk["told"] != [False] * len(bulk["lines"]):
+            wrong.append(f"sent in one go: the yes to {bulk['lines']} says of duplicates {bulk['told']}")
     return wrong
 
 
@@ -50,17 +54,18 @@ def _ledger(facts: Facts) -> list[str]:
     asks = sum(1 for answer in facts.answers if not answer["read_only"])
     rates = sum(1 for e in facts.kind("deposit") if e["asks"])
     notes = sum(e["notes"] for e in good) + sum(1 for e in statements if e["rejects"] != "mail")
+    notes += len(facts.kind("sealed")) - facts.dropped
     timers = sum(1 for e in good if e["timer_s"]) + sum(len(state["dues"]) for state in facts.states["clockwork"].values())
     expired = len({e["n"] for e in facts.kind("fleeting")} - set(facts.seen("desks")))
-    accepted = len(facts.accepted) + asks + rates + facts.readings
+    accepted = len(facts.accepted) + len(facts.lines) + asks + rates + facts.readings
     rates_again = ledger["accepted"] - accepted  # a replayed one asks anew
     external = accepted + rates_again + len(statements)
     want = {
         "external": external,
         "emitted": notes,
         "timer": timers,
-        "done": external + notes + timers - dead - expired,
-        "dead": dead + replays,
+        "done": external + notes + timers - dead - facts.dropped - expired,
+        "dead": dead + facts.dropped + replays,
         "expired": expired,
         "in_lanes": 0,
         "in_pending": 0,
@@ -72,9 +77,9 @@ def _ledger(facts: Facts) -> list[str]:
         wrong.append(f"ledger: {replays} replays, and {low} to {high} were made")
     if not 0 <= rates_again <= replays:
         wrong.append(f"ledger: {ledger['accepted']} accepted, and {accepted} were sent")
-    if ledger["refused"] + ledger["duplicate"] > facts.calls + facts.asked - len(facts.accepted) - asks - rates:
+    if ledger["refused"] + ledger["duplicate"] > facts.calls + facts.asked + facts.readings - accepted:
         wrong.append(f"ledger: more was refused or a duplicate than was sent again: {ledger}")
-    return wrong + _priorities(facts, asks + rates + rates_again + facts.readings, notes, timers, replays)
+    return wrong + _priorities(facts, asks + rates + rates_again + facts.readings + len(facts.lines), notes, timers, replays)
 
 
 def _priorities(facts: Facts, normal: int, notes: int, timers: int, replays: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tests.simulation.facts import Event, Facts
+from tests.simulation.facts import Bulk, Event, Facts
 
 EMPTY: dict[str, Any] = {"total": 0, "seen": [], "charges": {}, "rates": {}}
 
@@ -28,11 +28,16 @@ def _account(key: str, good: list[Event], account: dict[str, Any]) -> list[str]:
     wrong = _compared(key, want, have)
     if account["total"] != sum(e["n"] for e in good) and want == have:
         wrong.append(f"{key}: the total is {account['total']}, not {sum(e['n'] for e in good)}")
+    return wrong + _order(key, good, account["seen"])
+
+
+def _order(key: str, good: list[Event], seen: list[tuple[int, int]]) -> list[str]:
+    wrong = []
     for producer in sorted({e["producer"] for e in good}):
         for priority in range(5):
             order = [e["n"] for e in good if e["producer"] == producer and e["priority"] == priority]
             members = set(order)
-            found = [n for p, n in account["seen"] if p == priority and n in members]
+            found = [n for p, n in seen if p == priority and n in members]
             if found != order and Counter(found) == Counter(order):
                 wrong.append(
                     f"{key}: producer {producer}, priority {priority}: sent in the order {order}, took effect as {found}"
@@ -79,7 +84,7 @@ def notes(facts: Facts) -> list[str]:
     """Each note is heard once, with the trace of the event that caused it."""
     want: dict[str, Counter[int]] = {"mail": Counter()}
     traces: dict[str, dict[int, str]] = {}
-    for e in [*facts.good, *facts.kind("statement")]:
+    for e in [*facts.good, *facts.kind("statement", "sealed")]:
         for book, n in _caused(e):
             want.setdefault(book, Counter())[n] += 1
             if e["headers"]:
@@ -97,6 +102,8 @@ def notes(facts: Facts) -> list[str]:
 def _caused(e: Event) -> list[tuple[str, int]]:
     if e["kind"] == "statement":
         return [("mail", e["n"])] if e["rejects"] != "mail" else []
+    if e["kind"] == "sealed":
+        return [] if e["dropped"] else [("safe", e["n"])]
     emitted = [(f"book-{e['n'] % 3}", 10 * e["n"] + i) for i in range(e["notes"])]
     return emitted + [("late", e["n"])] * bool(e["timer_s"])
 
@@ -111,11 +118,32 @@ def logs(facts: Facts) -> list[str]:
         wrong.append(f"the source gave 0 to {facts.readings - 1}, and took effect as {readings}")
     seen = Counter(n for log in desks.values() for n in log["seen"])
     lost = {letter["id"] for letter in facts.letters}
-    must = {e["n"] for e in facts.kind("lasting", "fragile", "encore") if e["id"] not in lost}
+    must = {e["n"] for e in facts.kind("lasting", "fragile", "encore") if e["id"] not in lost} | set(facts.lines)
     may = Counter(e["n"] for e in facts.kind("fleeting"))
     wrong += _compared("desks", Counter(must), Counter({n: count for n, count in seen.items() if n not in may}))
     if twice := {n for n in may if seen[n] > 1}:
         wrong.append(f"desks: doubled {sorted(twice)}")
+    return wrong + [complaint for bulk in facts.bulks for complaint in _bulk_order(bulk, desks)]
+
+
+def _bulk_order(bulk: Bulk, desks: dict[str, dict[str, Any]]) -> list[str]:
+    wrong = []
+    for key in sorted({key for key, _ in bulk["lines"]}):
+        order = [n for to, n in bulk["lines"] if to == key]
+        found = [n for n in desks.get(key, {"seen": []})["seen"] if n in order]
+        if found and found != order:
+            wrong.append(f"{key}: sent in one go in the order {order}, took effect as {found}")
+    return wrong
+
+
+def safes(facts: Facts) -> list[str]:
+    """What jams a safe keeps its place until somebody comes: order holds beyond the last attempt, and nothing dies."""
+    wrong: list[str] = []
+    states, sealed = facts.states["safes"], facts.kind("sealed")
+    for key in sorted({e["key"] for e in sealed} | set(states)):
+        good, seen = [e for e in sealed if e["key"] == key and not e["dropped"]], states.get(key, EMPTY)["seen"]
+        wrong += _compared(key, Counter(e["n"] for e in good), Counter(n for _, n in seen))
+        wrong += _order(key, good, seen)
     return wrong
 
 

@@ -9,6 +9,8 @@ from tests.simulation.facts import Event, Facts, Letter
 ATTEMPTS = 3
 """Of hopeless and of deadly events."""
 FRAGILE_ATTEMPTS = 2
+SEALED_ATTEMPTS = {1, 2}
+"""Of sealed ones, until somebody comes; then they begin anew."""
 
 
 def letters(facts: Facts) -> list[str]:
@@ -79,6 +81,9 @@ def _attempts(facts: Facts) -> list[str]:
         most = max(facts.attempts.get(e["n"], {1}))
         if most > 1 + counted + facts.kills:
             wrong.append(f"fragile {e['id']}: its attempt {most} came after {counted} failures that count")
+    for e in facts.kind("sealed"):
+        if not (found := facts.attempts.get(e["n"], set())) <= SEALED_ATTEMPTS:
+            wrong.append(f"sealed {e['id']}: it had the attempts {sorted(found)}")
     for e in facts.kind("deadly"):
         deaths = facts.deaths.get(e["n"], 0)
         if deaths > ATTEMPTS + 1 + facts.stops and not facts.zombies:

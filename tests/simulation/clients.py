@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from random import Random
 from typing import Any
 
 import msgspec
 
-from genesis import AskError, GenesisError, Message, Node, Priority
+from genesis import AskError, DrainingError, GenesisError, IntakeFullError, Message, Node, Priority
 from genesis.chaos.stores import Store
 from genesis.chaos.world import World
+from genesis.core.event import Reason
 from tests.simulation import bank
-from tests.simulation.facts import Answer, Event
+from tests.simulation.facts import Answer, Bulk, Event
 
 ASKS = 8
+BULKS = 6
 KINDS = {
     bank.Deposit: "deposit",
     bank.Hopeless: "hopeless",
     bank.Deadly: "deadly",
     bank.Statement: "statement",
+    bank.Sealed: "sealed",
     bank.Fleeting: "fleeting",
     bank.Lasting: "lasting",
     bank.Fragile: "fragile",
@@ -33,6 +37,9 @@ class Clients:
         self._world, self._seed = world, seed
         self.accepted: list[Event] = []
         self.answers: list[Answer] = []
+        self.bulks: list[Bulk] = []
+        self.opened: set[int] = set()
+        """Sealed ones, by number, that somebody saw and dealt with."""
         self.calls = 0
         self.lives: dict[int, float] = {}
         """By number, the earliest time of a wall clock at which a fleeting offer may be over."""
@@ -78,6 +85,54 @@ class Clients:
         self.calls += 1
         return await self._world.call(work, patience_s=5.0)
 
+    async def send_in_bulk(self) -> None:
+        """Send several in one go, now and then."""
+        rng = Random(f"{self._seed}/bulk")
+        for number in range(BULKS):
+            first = 500_000 + 100 * number
+            lines = [bank.Line(f"d{rng.randrange(3)}", first + i) for i in range(rng.randint(2, 12))]
+            bulk: Bulk = {"lines": [(line.key, line.n) for line in lines], "told": None}
+            self.bulks.append(bulk)
+            await self._accept_all(rng, lines, bulk)
+            await asyncio.sleep(rng.uniform(0.1, 2))
+
+    async def _accept_all(self, rng: Random, lines: list[bank.Line], bulk: Bulk) -> None:
+        """Refused, they are sent again. When nobody knows what became of them they are not: they have no ids."""
+
+        async def send(node: Node) -> list[bool]:
+            return [receipt.duplicate for receipt in await node.send_many(lines)]
+
+        while True:
+            self.calls += len(lines) - 1
+            try:
+                bulk["told"] = await self._call(send)
+            except (DrainingError, IntakeFullError):
+                await asyncio.sleep(rng.uniform(0.01, 0.3))
+                continue
+            except GenesisError:
+                pass
+            return
+
+    # --- whoever looks after the safes ------------------------------------------------------------------------------
+
+    async def open_safes(self) -> None:
+        """Deal with what is parked, for ever: bring it back, or throw it away."""
+        rng = Random(f"{self._seed}/safes")
+        while True:
+            await asyncio.sleep(rng.uniform(0.5, 2))
+            for number, key, sealed in self.parked():
+                self.opened.add(number)
+                try:
+                    await self._world.call(partial(_open, key=key, drop=sealed.dropped), patience_s=5.0)
+                except GenesisError:
+                    break  # look again
+
+    def parked(self) -> list[tuple[int, str, bank.Sealed]]:
+        """What waits for somebody, by the store: its number, the name of its row, and what it is."""
+        rows = [row.delivery for row in self.store.pending() if row.reason is Reason.PARKED]
+        found = [(f"{row.id:016x}", msgspec.msgpack.decode(row.payload, type=bank.Sealed)) for row in rows]
+        return [(sealed.n, key, sealed) for key, sealed in found]
+
     # --- those who ask ----------------------------------------------------------------------------------------------
 
     async def ask_now_and_then(self) -> None:
@@ -116,3 +171,8 @@ class Clients:
     def store(self) -> Store:
         """What is stored."""
         return self._world.store
+
+
+async def _open(node: Node, *, key: str, drop: bool) -> bool:
+    operator = node.operator
+    return await (operator.drop(key) if drop else operator.replay(key))

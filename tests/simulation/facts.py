@@ -11,6 +11,8 @@ Event = dict[str, Any]
 is how often it was sent, `told` what each yes said of it (whether it is a duplicate) with the number of that try."""
 Answer = dict[str, Any]
 """What an asker got: key, total, count; and how many deposits of the key had been committed before it asked, and after."""
+Bulk = dict[str, Any]
+"""What was sent in one go: its `lines` as (key, number), and `told`, whether each was a duplicate; None without an answer."""
 Letter = dict[str, Any]
 """A dead letter: id, component, reason, error, attempts, priority, source, headers, body."""
 
@@ -22,6 +24,7 @@ class Facts:
     accepted: Sequence[Event]
     """In the order in which their producers had their yes."""
     answers: Sequence[Answer]
+    bulks: Sequence[Bulk]
     letters: Sequence[Letter]
     states: Mapping[str, Mapping[str, dict[str, Any]]]
     """By component and key."""
@@ -67,6 +70,18 @@ class Facts:
     def good(self) -> list[Event]:
         """Deposits that must take effect."""
         return [e for e in self.kind("deposit") if e["end"] == "ok"]
+
+    @property
+    def lines(self) -> list[int]:
+        """Lines that must take effect: what is sent in one go is accepted as a whole, or not at all."""
+        seen = set(self.seen("desks"))
+        numbers = [([n for _, n in bulk["lines"]], bulk["told"]) for bulk in self.bulks]
+        return [n for of_one, told in numbers if told is not None or not seen.isdisjoint(of_one) for n in of_one]
+
+    @property
+    def dropped(self) -> int:
+        """Sealed ones that were thrown away."""
+        return sum(1 for e in self.kind("sealed") if e["dropped"])
 
     def seen(self, component: str) -> list[int]:
         """Numbers that took effect in a component that keeps a log."""

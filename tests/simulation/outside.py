@@ -28,6 +28,8 @@ class Outside:
     """The time by the clock that is behind all others."""
     unnoticed: Callable[[], bool] = nobody
     """Whether the store says that no process has begun since one ended in order."""
+    jams: Callable[[int], bool] = nobody
+    """Whether the store says that a number waits for somebody, and nobody has come."""
     die: Callable[[], NoReturn] = nobody
     """Ends the process that calls it."""
     fails_left: dict[int, int] = field(default_factory=dict)
@@ -55,6 +57,12 @@ class Outside:
         self.attempts[n].add(ctx.attempt)
         if self.unnoticed():
             self.early.append(f"{n} ran before it was stored that a process had begun")
+
+    def opens(self, n: int, ctx: Context) -> None:
+        """An attempt came to its safe."""
+        self.begins(n, ctx)
+        if self.jams(n):
+            self.early.append(f"{n} jammed its safe, and ran again before anybody came")
 
     def fails(self, n: int, times: int) -> bool:
         """Whether this attempt is to fail: the first so many are."""

@@ -39,6 +39,7 @@ STATES: dict[str, type[State]] = {
     "books": bank.Book,
     "desks": bank.Log,
     "audit": bank.Log,
+    "safes": bank.Safe,
     "clockwork": bank.Ticks,
 }
 
@@ -80,7 +81,7 @@ class Scenario:
             definition, seed=seed, nodes=nodes, store=store, settings=settings, trace=trace, observe=outside.told
         )
         outside.now, outside.die = world.loop.time, world.die
-        outside.unnoticed = self._runs_unnoticed
+        outside.unnoticed, outside.jams = self._runs_unnoticed, self._jams
         outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
         self.watch = Watch(world, settings, self.clients)
@@ -97,6 +98,8 @@ class Scenario:
         look = asyncio.create_task(self.watch.run(), name="watch")
         work = [asyncio.create_task(clients.produce(n, self._share), name=f"producer-{n}") for n in range(PRODUCERS)]
         work.append(asyncio.create_task(clients.ask_now_and_then(), name="asker"))
+        work.append(asyncio.create_task(clients.send_in_bulk(), name="bulk"))
+        opener = asyncio.create_task(clients.open_safes(), name="opener")
         await trouble
         world.calm()
         self.calm_at = world.loop.time()
@@ -114,6 +117,7 @@ class Scenario:
             return [f"an hour after the last fault it is not done: {self.store.head().ledger}"]
         finally:
             look.cancel()
+            opener.cancel()
 
     @property
     def store(self) -> Store:
@@ -122,8 +126,17 @@ class Scenario:
 
     def _runs_unnoticed(self) -> bool:
         """Whether, by the store, nothing runs: nobody would look for what kills it. Of two nodes, it cannot be told."""
+        return self._is_called_by_the_only_one() and self.store.head().clean
+
+    def _is_called_by_the_only_one(self) -> bool:
         (process, *others) = [host.process for host in self.world.hosts]
-        return not others and process is PLACE.get() and not process.died.done() and self.store.head().clean
+        return not others and process is PLACE.get() and not process.died.done()
+
+    def _jams(self, number: int) -> bool:
+        """Whether, by the store, a safe is jammed by this one, and nobody came. Of two nodes, it cannot be told."""
+        if number in self.clients.opened or not self._is_called_by_the_only_one():
+            return False
+        return number in [parked for parked, _, _ in self.clients.parked()]
 
     # --- once all is calm -------------------------------------------------------------------------------------------
 
@@ -199,6 +212,7 @@ class Scenario:
         return Facts(
             accepted=clients.accepted,
             answers=clients.answers,
+            bulks=clients.bulks,
             letters=[_letter(row) for row in self.store.table("dead").values()],
             states=states,
             ledger=msgspec.structs.asdict(head.ledger),
@@ -216,7 +230,7 @@ class Scenario:
             asked=outside.asked,
             calls=clients.calls,
             kills=self.world.kills,
-            stops=sum(what.startswith("stops") for _, _, what in self.world.timeline),
+            stops=sum(what.startswith("stops") for _, _, what in self.world.timeline) + self.world.injected["stop"],
             zombies=len(self.world.hosts) > 1,
             calm_at=self.calm_at,
             skew_s=self.skew_s,

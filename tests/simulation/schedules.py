@@ -37,6 +37,7 @@ def fault(nodes: int) -> st.SearchStrategy[f.AnyFault]:
         "read-fails": st.builds(f.ReadFails, node),
         "handler-raises": st.builds(f.HandlerRaises, node, few),
         "handler-hangs": st.builds(f.HandlerHangs, node),
+        "stop": st.builds(f.Stop, node),
         "pause": st.builds(f.Pause, node, _seconds(0.05, 20)),
         "cut-off": st.builds(f.CutOff, node, _seconds(0.05, 10)),
         "crash-at-point": st.builds(f.CrashAtPoint, node, st.sampled_from(CrashPoint), st.integers(0, 5)),

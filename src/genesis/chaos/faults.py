@@ -38,6 +38,10 @@ class CrashAtStep(Fault, frozen=True, tag="crash-at-step"):
     steps: int = 1
 
 
+class Stop(Fault, frozen=True, tag="stop"):
+    """The process is told to end in order, as by SIGTERM: it stops its intake, drains and closes. Then it is started again."""
+
+
 class Pause(Fault, frozen=True, tag="pause"):
     """The process stands still, as by SIGSTOP. It may wake as a zombie, when another has taken over."""
 
@@ -164,6 +168,7 @@ AnyFault = (
     Crash
     | CrashAtPoint
     | CrashAtStep
+    | Stop
     | Pause
     | CutOff
     | SlowStore
@@ -205,6 +210,7 @@ _DRAWS: dict[str, tuple[float, Callable[[Random, int], AnyFault]]] = {
     "crash": (2, lambda rng, node: Crash(node)),
     "crash-at-point": (6, lambda rng, node: CrashAtPoint(node, rng.choice(list(CrashPoint)), rng.randrange(6))),
     "crash-at-step": (3, lambda rng, node: CrashAtStep(node, int(10 ** rng.uniform(0, 3)))),
+    "stop": (2, lambda rng, node: Stop(node)),
     "pause": (2, lambda rng, node: Pause(node, _some(rng, 0.05, 20))),
     "cut-off": (2, lambda rng, node: CutOff(node, _some(rng, 0.05, 10))),
     "slow-store": (1, lambda rng, node: SlowStore(node, _some(rng, 0.5, 10), _some(rng, 0.01, 0.5))),

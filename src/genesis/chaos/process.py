@@ -43,6 +43,9 @@ class Process:
         self.node: Node | None = None
         self.died: asyncio.Future[None] = host.world.loop.create_future()
         """Done when it was killed, or ended by itself."""
+        self._told_to_end: asyncio.Future[None] = host.world.loop.create_future()
+        self._epoch = 0
+        """Of its last claim."""
         self.error: BaseException | None = None
         self.dead = False
         self._killed = False
@@ -105,6 +108,7 @@ class Process:
 
     def claimed(self, head: Head) -> None:
         """It owns the store now, and this is what it found."""
+        self._epoch = head.epoch
         self.host.world.history.claimed(head)
 
     def doom(self, steps: int) -> None:
@@ -142,7 +146,8 @@ class Process:
                 self.host.world.serves_now()
                 if not up.done():
                     up.set_result(None)
-                await self.host.world.loop.create_future()
+                await self._told_to_end
+            self._check_head()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -159,6 +164,19 @@ class Process:
             if not self.died.done():
                 self.died.set_result(None)
 
+    def _check_head(self) -> None:
+        """Who has ended in order, and nobody took over meanwhile, has left word that nothing runs."""
+        store = self.host.world.store
+        head = store.head()
+        if store.epoch() == self._epoch and (head.running or not head.clean):
+            left = f"clean: {head.clean}, running: {head.running}"
+            self.host.world.violations.append(f"{self.host.name} ended in order, and its store says {left}")
+
+    def stop(self) -> None:
+        """It is told to end in order, as by SIGTERM: to drain and to close."""
+        if not self._told_to_end.done():
+            self._told_to_end.set_result(None)
+
     def kill(self) -> None:
         """It is gone at once. What is left of it unwinds, and touches nothing any more."""
         if self._killed:
@@ -172,7 +190,7 @@ class Process:
         for task in self._tasks:
             task.add_done_callback(seen)
             task.cancel()
-        self.host.world.bury(self)
+        self.host.world.ends.bury(self)
 
     @property
     def remains(self) -> list[asyncio.Task[Any]]:

@@ -18,13 +18,14 @@ from genesis.chaos import faults
 from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.process import Process
 from genesis.chaos.world import RESTART_S, NodeDownError, World
-from genesis.core.errors import GenesisError, IntakeFullError, NotAcceptedError, StoreFailedError
+from genesis.core.errors import DrainingError, GenesisError, IntakeFullError, NotAcceptedError, StoreFailedError
 from genesis.core.event import DeadLetter, Delivery, Pending, Priority, Reason, Receipt
 from genesis.core.message import Message, Request
 from genesis.core.ports import CrashPoint, Ledger
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import NodeSettings
 from genesis.runtime.node import Node
+from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.status import Status
 
 A = TypeVar("A")
@@ -244,8 +245,8 @@ class Simulation:
                 return await self.world.call(work, patience_s=math.inf)
             except NodeDownError:
                 continue
-            except (IntakeFullError, NotAcceptedError, StoreFailedError) as refusal:
-                if not self._exploring and not isinstance(refusal, NotAcceptedError):
+            except (DrainingError, IntakeFullError, NotAcceptedError, StoreFailedError) as refusal:
+                if not self._exploring and not isinstance(refusal, (DrainingError, NotAcceptedError)):
                     raise
                 await asyncio.sleep(getattr(refusal, "retry_after_s", 0.1))
 
@@ -254,8 +255,7 @@ class Simulation:
 
     def _quiet(self) -> bool:
         """Whether everything that can run has ended, and is committed."""
-        status = self._status()
-        pipeline = self.node._ready()
+        status, pipeline = self._run(_look)
         if pipeline.head.epoch != self.world.store.epoch():  # it was deposed, and does not know
             return False
         if status.running or pipeline.sealed or pipeline.intake.waiting or not pipeline.group.empty:
@@ -288,6 +288,10 @@ async def _sleep_until(loop: VirtualLoop, until: float) -> None:
 
 async def _status(node: Node) -> Status:
     return node.status()
+
+
+async def _look(node: Node) -> tuple[Status, Pipeline]:
+    return node.status(), node._ready()
 
 
 def _asleep(rows: list[Pending]) -> int:

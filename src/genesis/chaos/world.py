@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from functools import partial
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
 from genesis.chaos import faults as f
+from genesis.chaos.ends import Ends
 from genesis.chaos.history import History
 from genesis.chaos.loop import PLACE, InlineExecutor, VirtualLoop
 from genesis.chaos.process import Host, Killed, Process, seen
@@ -31,9 +31,6 @@ RESTART_S = (0.02, 0.5)
 """How long it takes to start a process again."""
 SUSPECT_S = 2.0
 """How long a process may be silent until another one takes over."""
-BURY_TRIES = 30
-BURY_S = 300.0
-"""How long what is left of a dead process may take to unwind: longer than any handler that ignores its cancellation."""
 
 
 class NodeDownError(GenesisError):
@@ -96,7 +93,7 @@ class World:
         self.hosts = [Host(self, number) for number in range(nodes)]
         self._callers: list[asyncio.Future[None]] = []
         """Clients that wait for somebody who serves."""
-        self._ends: list[asyncio.Task[None]] = []
+        self.ends = Ends(self.loop, settings, self.violations.append)
         self._keeper: asyncio.Task[None] | None = None
 
     def _make_store(self, name: str, nodes: int) -> Store:
@@ -197,22 +194,6 @@ class World:
         process.kill()
         raise asyncio.CancelledError
 
-    def bury(self, process: Process) -> None:
-        """Let what is left of a dead process unwind, for a while."""
-        work = self._bury(process)  # nobody's: what unwinds does not bury itself
-        self._ends.append(self.loop.create_task(work, name=f"bury-{process.host.name}", context=Context()))
-
-    async def _bury(self, process: Process) -> None:
-        for _ in range(BURY_TRIES):  # again and again: some do not heed it, and go on
-            if not process.remains:
-                break
-            await asyncio.wait(process.remains, timeout=BURY_S / BURY_TRIES)
-            for task in process.remains:
-                task.cancel()
-        if process.remains:
-            self.violations.append(f"left behind by a dead process: {', '.join(t.get_name() for t in process.remains)}")
-        process.dead = True
-
     # --- clients ----------------------------------------------------------------------------------------------------
 
     async def call(self, work: Callable[[Node], Coroutine[Any, Any, T]], *, patience_s: float = 30.0) -> T:
@@ -236,6 +217,8 @@ class World:
         finally:
             patience.cancel()
             process.died.remove_done_callback(hear)
+        if process.died.done():
+            task.cancel()
         if not task.done() or (process.died.done() and (task.cancelled() or task.exception() is not None)):
             raise NodeDownError(f"{process.host.name} died or did not answer")  # a call that is given up goes on over there
         return task.result()
@@ -309,6 +292,9 @@ class World:
             case f.CrashAtStep(steps=steps):
                 if host.process is not None:
                     host.process.doom(steps)
+            case f.Stop():
+                if host.process is not None and not host.process.died.done():
+                    self.ends.stop(host.process)
             case f.Pause(seconds=seconds):
                 self._pause(host, seconds)
             case _:
@@ -372,18 +358,9 @@ class World:
         if self._keeper is not None:
             self._keeper.cancel()
         for host in self.hosts:
-            process = host.process
-            if process is not None and not process.died.done():
-                main = [task for task in process.remains if task.get_name() == f"{host.name}-main"]
-                for task in main:
-                    task.cancel()
-                await asyncio.wait(main, timeout=BURY_S)
-            if process is not None and process.remains:
-                await asyncio.wait(process.remains, timeout=BURY_S)
-            if process is not None and process.remains:
-                self.violations.append(f"left running: {', '.join(task.get_name() for task in process.remains)}")
-        if self._ends:
-            await asyncio.wait(self._ends)
+            if host.process is not None:
+                self.ends.stop(host.process)
+        await self.ends.all()
 
 
 def _hear(heard: asyncio.Future[None], ended: asyncio.Future[Any] | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from genesis.core.errors import GenesisError
+from genesis.core.errors import DrainingError, GenesisError
 from genesis.core.event import DeadLetter, Delivery, Kind, Pending, Priority, Reason
 from genesis.core.message import encode
 from genesis.runtime.log import log
@@ -102,22 +102,32 @@ class Operator:
         return keys
 
     async def replay(self, key: str) -> bool:
-        """Bring a dead letter (or a parked delivery) back, with fresh attempts; one commit. False when there is none."""
+        """Bring a dead letter (or a parked delivery) back, with fresh attempts; one commit. False when there is none.
+
+        Raises:
+            DrainingError: the node stops: nothing was done.
+            StoreError: the store failed: look whether it was done.
+        """
         async with self._pipeline.acting:
             letter = await self._letter(key)
             if letter is None:
                 return await self._unpark(key, drop=False)
+            self._check_open()
             self._remove(key)
             self._pipeline.outcomes.born([_reborn(letter.delivery, self._pipeline.clock.wall())])
             await self._pipeline.barrier()
             return True
 
     async def drop(self, key: str) -> bool:
-        """Remove a dead letter for good; a parked delivery ends as dead without being kept. False when there is none."""
+        """Remove a dead letter for good; a parked delivery ends as dead without being kept. False when there is none.
+
+        Raises as `replay`.
+        """
         async with self._pipeline.acting:
             letter = await self._letter(key)
             if letter is None:
                 return await self._unpark(key, drop=True)
+            self._check_open()
             self._remove(key)
             await self._forget_journal(letter.delivery)
             await self._pipeline.barrier()
@@ -130,6 +140,11 @@ class Operator:
                 await pipeline.barrier()
         body = (await pipeline.engine.load(pipeline.partition, "dead", [key])).get(key)
         return _letter(body) if body is not None else None
+
+    def _check_open(self) -> None:
+        """What is counted after the last commit of a drain would be stored by its close, without the rows that go with it."""
+        if not self._pipeline.gate.open:
+            raise DrainingError("the node is draining: act again after the restart")
 
     def _remove(self, key: str) -> None:
         group = self._pipeline.group
@@ -153,6 +168,7 @@ class Operator:
         row = await self._parked(key)
         if row is None:
             return False
+        self._check_open()
         outcomes, delivery = self._pipeline.outcomes, row.delivery
         delivery.pending = str(row.reason)
         if drop:

@@ -106,6 +106,7 @@ class Pipeline:
         """On an engine that never waits: what single sends join, so that those of a turn cost one offer."""
         self._flushing = False
         self._space: deque[asyncio.Future[None]] = deque()
+        self._given_up: BaseException | None = None
 
     # --- 1. offered: checked by the gate, on its way into a group ---------------------------------------------------
 
@@ -306,7 +307,13 @@ class Pipeline:
             await waiter
 
     async def barrier(self) -> None:
-        """Wait until everything that joined so far, and the list of what is running, is durable."""
+        """Wait until everything that joined so far, and the list of what is running, is durable.
+
+        Raises:
+            StoreFailedError: it never will be: this pipeline was given up.
+        """
+        if self._given_up is not None:  # whoever held on to it while the store was opened anew, or closed
+            raise StoreFailedError(str(self._given_up))
         if self._immediate:
             self.flush()
             return
@@ -340,6 +347,7 @@ class Pipeline:
         The commit under way is stored if the last one there is ours and not an earlier one. If another owner has committed
         since, nobody can tell, and who sends again with the same id finds out.
         """
+        self._given_up = error
         refusal = NotAcceptedError(f"not stored ({error}): send it again with the same id")
         ours = stored is not None and stored.last_epoch == self.head.epoch
         sealed_is_stored = stored is not None and ours and stored.commit_id >= self.head.commit_id

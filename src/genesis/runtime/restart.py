@@ -101,7 +101,10 @@ async def _suspects(pipeline: Pipeline) -> list[Delivery]:
         attempts = delivery.attempt + 1
         route = pipeline.definition.routes.get(delivery.route)
         if attempts >= (route.retry if route is not None else Retry()).attempts:
-            pipeline.outcomes.dead(delivery, "crashed", f"the process died {attempts} times while it ran", attempts)
+            if route is not None and route.component.order == "park":
+                pipeline.outcomes.pend(delivery, Reason.PARKED, None, attempts)
+            else:
+                pipeline.outcomes.dead(delivery, "crashed", f"the process died {attempts} times while it ran", attempts)
             continue
         pipeline.outcomes.pend(delivery, Reason.SUSPECT, None, attempts)
         delivery.attempt = attempts

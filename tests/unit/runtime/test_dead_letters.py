@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from genesis import App, Context, Node, Reject, Retry, on
+from genesis import App, Context, DrainingError, Node, Reject, Retry, on
+from genesis.chaos.faults import CommitFails, CutOff, Stop
+from genesis.core.errors import StoreFailedError
 from genesis.runtime.component import Order
 from tests.unit.runtime.support import CRASH_POINTS, Done, Job, Log, inside, spoken
 
@@ -151,3 +153,43 @@ async def test_a_replay_keeps_its_place_behind_what_is_held_for_its_key() -> Non
 
 async def _status(node: Node) -> object:
     return node.status()
+
+
+@pytest.mark.parametrize("order", ["hold", "park"])
+async def test_whoever_acts_while_the_store_is_opened_anew_is_told_and_may_act_again(order: Order) -> None:
+    app, till, broken, _ = shop(order)
+    broken.append(1)
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job("a", 1))
+        await sim.settle()
+        broken.clear()
+        operator = sim.node.operator
+        (key,) = await inside(sim, lambda node: node.operator._dead_keys())
+        sim.inject(CommitFails())
+        await sim.send(Job("a", 2))
+        for act in (operator.replay, operator.drop):
+            with pytest.raises(StoreFailedError):
+                sim.world.run(act(key))
+        assert await inside(sim, lambda node: replay(node, key))
+        await sim.settle()
+        assert sorted(sim.state(till, "a").seen) == [1, 2]
+        assert sim.ledger.imbalance() == ""
+
+
+@pytest.mark.parametrize("order", ["hold", "park"])
+async def test_whoever_acts_during_a_drain_is_refused_and_nothing_of_it_is_counted(order: Order) -> None:
+    app, _, broken, _ = shop(order)
+    broken.append(1)
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job("a", 1))
+        await sim.settle()
+        operator, before = sim.node.operator, sim.ledger
+        (key,) = await inside(sim, lambda node: node.operator._dead_keys())
+        sim.inject(CutOff(seconds=0.5))  # it drains so long
+        sim.inject(Stop())
+        await sim.advance(0.1)
+        for act in (operator.replay, operator.drop):
+            with pytest.raises(DrainingError):
+                sim.world.run(act(key))
+        assert sim.ledger == before
+        assert await inside(sim, lambda node: replay(node, key))

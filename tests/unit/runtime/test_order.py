@@ -333,6 +333,32 @@ async def test_with_order_park_a_rejected_event_is_a_dead_letter_and_parks_nothi
         assert [letter.reason for letter in sim.dead()] == ["rejected"]
 
 
+async def test_with_order_park_an_event_that_kills_the_process_parks_its_key() -> None:
+    app, deaths = App("shop"), list[int]()
+
+    @app.component(key="key", state=Log, order="park", retry=Retry(attempts=3))
+    class Till:
+        @on(Job)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if job.n == 1:
+                deaths.append(ctx.attempt)
+                sim.world.die()
+            log.seen.append(job.n)
+
+    async with app.simulate(errors="record") as sim:
+        for n in (1, 2):
+            await sim.send(Job("a", n))
+        await sim.settle()
+        assert deaths[-1] == 3
+        assert sim.state(Till, "a").seen == []
+        assert sim.dead() == []
+        (key,) = await inside(sim, _parked)
+        assert await inside(sim, lambda node: node.operator.drop(key))
+        await sim.settle()
+        assert sim.state(Till, "a").seen == [2]
+        assert sim.ledger.imbalance() == ""
+
+
 async def _status(node: Node) -> object:
     return node.status()
 
