@@ -53,8 +53,6 @@ class Process:
         """Emitted in the group whose commit is under way."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._sweep_at = SWEEP_MIN
-        self._held: list[asyncio.Handle] = []
-        """What became ready while it was paused."""
         self._doomed_at: int | None = None
         self.steps = 0
         host.world.processes += 1
@@ -69,7 +67,7 @@ class Process:
         if self.dead:
             return False
         if self.host.paused and not self._killed:
-            self._held.append(handle)
+            self.host.held.append(handle)
             return False
         self.steps += 1
         if self._doomed_at is not None and self.steps >= self._doomed_at and not self._killed:
@@ -114,12 +112,6 @@ class Process:
     def doom(self, steps: int) -> None:
         """It will be killed so many callbacks from now."""
         self._doomed_at = self.steps + steps
-
-    def wake(self) -> None:
-        """It goes on after a pause."""
-        ready: Any = self.host.world.loop._ready  # type: ignore[attr-defined]
-        ready.extend(self._held)
-        self._held.clear()
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -186,7 +178,7 @@ class Process:
         self.host.world.kills += 1
         if not self.died.done():
             self.died.set_result(None)
-        self.wake()
+        self.host.release()
         for task in self._tasks:
             task.add_done_callback(seen)
             task.cancel()
@@ -206,6 +198,8 @@ class Host:
         self.weather = Weather(changed=world.changed.set)
         self.process: Process | None = None
         self.paused = False
+        self.held: list[asyncio.Handle] = []
+        """What became ready while it was paused: of the process that serves, and of what earlier ones left running."""
         self.wall_offset_s, self.wall_rate = 0.0, 1.0
         self._wall_from = 0.0
         self.armed: Counter[CrashPoint] = Counter()
@@ -222,6 +216,12 @@ class Host:
     def drift(self, rate: float) -> None:
         """Its clock goes on from where it stands, at another rate."""
         self.wall_offset_s, self._wall_from, self.wall_rate = self.wall() - EPOCH - self.now(), self.now(), 1.0 + rate
+
+    def release(self) -> None:
+        """What was held is ready again; what is still paused is held anew."""
+        ready: Any = self.world.loop._ready  # type: ignore[attr-defined]
+        ready.extend(self.held)
+        self.held.clear()
 
     @property
     def serves(self) -> bool:

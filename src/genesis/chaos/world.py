@@ -323,8 +323,7 @@ class World:
             return
         host.paused = False
         self.told(host, "wakes")
-        if host.process is not None:
-            host.process.wake()
+        host.release()
         self.changed.set()
         self.serves_now()
 

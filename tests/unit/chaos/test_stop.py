@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from genesis import App, Context, DrainingError, Message, Retry, Settings, State, on
-from genesis.chaos.faults import CommitFails, Crash, CutOff, Pause, PowerLoss, Stop
+from genesis.chaos.faults import CommitFails, Crash, CutOff, HandlerIgnoresCancel, Pause, PowerLoss, Stop
 from genesis.chaos.simulation import Simulation
 from genesis.chaos.world import World
 from genesis.runtime.node import Node
@@ -148,6 +148,23 @@ async def test_another_machine_serves_after_a_stop() -> None:
         await sim.settle()
         assert sim.state(bench).jobs == [1, 2]
         assert serves(sim) == ["node-0", "node-1"]
+
+
+async def test_what_a_stopped_process_left_running_goes_on_after_a_pause_of_its_machine() -> None:
+    """Found by seed 6849 of the bank: nobody woke it."""
+    app, runs, _ = workshop()
+    async with app.simulate() as sim:
+        sim.inject(HandlerIgnoresCancel(seconds=60.0))
+        await sim.send(Job(1))
+        await sim.advance(1.0)
+        sim.inject(Stop())
+        await sim.advance(50.0)
+        assert serves(sim) == ["node-0", "node-0"]
+        sim.inject(Pause(seconds=30.0))
+        await sim.advance(60.0)
+        await sim.settle()
+        assert runs == [1, 1], "the first one after its minute"
+    assert sim.world.violations == []
 
 
 async def test_a_drain_that_never_ends_breaks_a_promise() -> None:
