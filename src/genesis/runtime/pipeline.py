@@ -329,7 +329,16 @@ class Pipeline:
             await self.barrier()
 
     async def journalled(self, key: str) -> bytes | None:
-        """The committed result of a call to the outside, if it was made before."""
+        """The committed result of a call to the outside, if it was made before.
+
+        Raises:
+            StoreFailedError: it was, and will not be stored.
+        """
+        for group in (self.group, self.sealed):
+            body = group.batch.tables.get("once", {}).get(key) if group is not None else None
+            if body is not None:  # an attempt that was given up while its commit was late
+                await self.barrier()
+                return body
         return (await self.engine.load(self.partition, "once", [key])).get(key)
 
     async def journal(self, key: str, body: bytes) -> None:

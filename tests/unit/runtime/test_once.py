@@ -338,3 +338,27 @@ async def test_what_an_earlier_attempt_journalled_is_forgotten_though_both_are_s
         await asyncio.sleep(1)
         assert bank.keys, "the call was made"
         assert await rows(node) == []
+
+
+async def test_an_attempt_that_times_out_while_its_call_is_being_stored_is_not_followed_by_a_second_call() -> None:
+    """Found by seed 6994 of the bank: the next attempt looked for the call in the store before it was there."""
+    app, bank, attempts, receipts = App("shop"), Bank(), list[int](), list[str]()
+
+    @app.component(key="key", state=Log, retry=Retry(attempts=50, base_s=0.1, cap_s=0.1))
+    class Till:
+        @on(Job, timeout=1.0)
+        async def serve(self, job: Job, log: Log, ctx: Context) -> None:
+            if job.key == "late":
+                return
+            attempts.append(ctx.attempt)
+            await asyncio.sleep(0.1)
+            receipts.append(await ctx.once("charge", bank.charge))
+
+    async with Disk().node(app, delay=lambda: 5.0 if attempts == [1] else 0.001) as node:
+        await node.send(Job("a"))
+        await node.send(Job("late"))
+        await until(lambda: node.status().ledger.done == 2)
+        await asyncio.sleep(1)
+        assert len(attempts) > 2
+        assert (len(bank.keys), receipts) == (1, ["receipt-1"])
+        assert await rows(node) == []
