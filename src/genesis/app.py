@@ -80,7 +80,7 @@ class App(Parts):
 
         Args:
             store: Path of a SQLite file, or ``memory:``. Default: the settings', else ``<name>.db``.
-            settings: Limits; default: from the environment.
+            settings: Default: `Settings.load()`, as `genesis run` has them: from the environment and genesis.toml.
             resources: Instead of the application's, by type: an instance, which is neither opened nor closed here, or an async
                 generator function as under `@app.resource`. What only a replaced one asked for is not opened.
             crash: For drills: called at named points of the commit path.
@@ -88,11 +88,12 @@ class App(Parts):
         Raises:
             DefinitionError: the application does not fit together.
             ResourceError: a resource cannot be opened.
+            SettingsError: a setting is unknown, missing, or does not fit.
             StoreError: the store cannot be used; its kinds say why.
         """
-        settings = settings or Settings.from_environment()
+        settings = settings or Settings.load()
         engine = engine_for(store or settings.store or f"{self.name}.db", settings, crash)
-        definition = self.definition(resources=resources)
+        definition = self.definition(resources=resources, given=settings.app)
         return Node(Life(definition, engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
     def simulate(
@@ -126,9 +127,9 @@ class App(Parts):
             simulation,  # imported late: a service that never simulates does not pay for it
         )
 
-        limits = (settings or Settings()).node()
-        definition = self.definition(resources=resources)
-        return simulation(definition, seed=seed, errors=errors, settings=limits, nodes=nodes, store=store)
+        settings = settings or Settings()
+        definition = self.definition(resources=resources, given=settings.app)
+        return simulation(definition, seed=seed, errors=errors, settings=settings.node(), nodes=nodes, store=store)
 
     async def explore(
         self,
@@ -163,7 +164,8 @@ class App(Parts):
         """
         from genesis.chaos.explore import Explorer, gentle
 
-        limits = (settings or Settings()).node()
+        settings = settings or Settings()
         chosen = gentle(store) if kinds is None else kinds
-        explorer = Explorer(self.definition(resources=resources), scenario, limits, nodes, faults, chosen, store)
+        definition = self.definition(resources=resources, given=settings.app)
+        explorer = Explorer(definition, scenario, settings.node(), nodes, faults, chosen, store)
         return await explorer.explore(range(seed, seed + runs))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from genesis.config import Settings, known_settings, option_of
 from genesis.runtime.own_settings import Given
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,17 @@ def test_the_application_of_the_guide_is_given_its_settings_and_those_of_its_mod
     _, rows = names["app"].own_settings().fill(Given(variables={"GENESIS_APP_BILLING_DAYS": "14"}))
     assert {row.name: row.value for row in rows} == {"app.currency": "EUR", "app.fee": 0.5, "app.billing.days": 14}
     assert set(names["app"].definition().components) == {"quoting", "biller"}
+
+
+def test_the_table_of_settings_has_each_with_its_variable_and_flag_and_its_file_is_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs/operating.md").read_text()
+    for name in known_settings():
+        row = f"| `{name}` | `GENESIS_{name.upper()}` | `{option_of(name)}"
+        assert row in page, row
+    (tmp_path / "genesis.toml").write_text(re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    settings = Settings.load(file=tmp_path / "genesis.toml", environment={})
+    assert (settings.store, settings.slots, settings.drain_s) == ("shop.db", 128, 20.0)
+    assert settings.app.table == {"currency": "USD", "billing": {"days": 14}}
 
 
 def test_the_states_of_the_guide_migrate() -> None:
