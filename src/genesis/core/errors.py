@@ -38,6 +38,10 @@ class ResourceError(GenesisError):
         self.name, self.where, self.why = name, where, why
         super().__init__(f"resource {name} ({where}) could not be opened: {why}")
 
+    def __reduce__(self) -> tuple[type[ResourceError], tuple[str, str, str]]:
+        """Simulated worlds may raise it in another process."""
+        return type(self), (self.name, self.where, self.why)
+
 
 # --- at the gate ----------------------------------------------------------------------------------------------------
 

@@ -89,11 +89,12 @@ class Parts:
             DefinitionError: with the place and the line to write.
         """
         frame = _caller()
+        where = place_of(frame)
 
         def register(found: C) -> C:
             component = define_component(
                 found,
-                where=place_of(frame),
+                where=where,
                 names=frame.f_locals,
                 name=name,
                 key=key,
@@ -162,7 +163,7 @@ class Parts:
             DefinitionError: it is no module.
         """
         if not isinstance(module, Module):
-            raise DefinitionError(f"{module!r} is no Module", where=place_of(_caller()), fix='shop = Module("shop")')
+            raise DefinitionError(f"{module!r} is no Module", where=place_of(_caller()), fix='billing = Module("billing")')
         self._modules.append(module)
 
     def _all(self) -> list[Parts]:
@@ -197,12 +198,15 @@ class Module(Parts):
         """Begin a module.
 
         Args:
-            name: Letters, digits and dashes; its settings are those of ``[app.NAME]``.
+            name: Letters, digits and dashes, no dots; its settings are those of ``[app.NAME]``.
 
         Raises:
             DefinitionError: the name does not fit.
         """
-        super().__init__(name, place_of(_caller()), 'Module("billing")')
+        where, fix = place_of(_caller()), 'Module("billing")'
+        if "." in name:
+            raise DefinitionError(f"{name!r} is no name of a module: a dot parts its table from another", where=where, fix=fix)
+        super().__init__(name, where, fix)
         self._section = (name,)
 
 

@@ -64,9 +64,7 @@ def define_resource(function: Any, names: Mapping[str, Any]) -> Resource:
     Raises:
         DefinitionError: it is no async generator, does not say what it yields, or a parameter has no type.
     """
-    code = getattr(function, "__code__", None)
-    name = getattr(function, "__name__", repr(function))
-    where = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+    name, where = getattr(function, "__name__", repr(function)), _place(function)
     fix = f"async def {name}() -> AsyncIterator[HttpClient]: ... yield client ..."
     if not inspect.isasyncgenfunction(function):
         raise DefinitionError(f"{name} is no async generator: it yields the resource once", where=where, fix=fix)
@@ -80,6 +78,13 @@ def define_resource(function: Any, names: Mapping[str, Any]) -> Resource:
     return Resource(kind, function, where, _needs(inspect.signature(function), hints, name, where))
 
 
+def _stand_in(kind: Any, function: Any) -> Resource:
+    """An async generator function that is opened in the place of what has this type. Raises DefinitionError."""
+    signature, where = inspect.signature(function), _place(function)
+    hints = _hints(function, where, function.__name__, {}) if _asked(signature) else {}
+    return Resource(kind, function, where, _needs(signature, hints, function.__name__, where))
+
+
 def needs_of_class(cls: type, where: str, names: Mapping[str, Any]) -> tuple[Need, ...]:
     """What `__init__` of a component asks for: its parameters without a default; `names` are the local ones around it.
 
@@ -90,10 +95,15 @@ def needs_of_class(cls: type, where: str, names: Mapping[str, Any]) -> tuple[Nee
     asker = f"{cls.__name__}.__init__"
     if not _asked(signature):
         return ()
-    code = getattr(init, "__code__", None)
-    if code is not None and not code.co_filename.startswith("<"):  # else it was made by @dataclass
-        where = f"{code.co_filename}:{code.co_firstlineno}"
+    place = _place(init)
+    if not place.startswith("<"):  # else it was made by @dataclass
+        where = place or where
     return _needs(signature, _hints(init, where, asker, names), asker, where)
+
+
+def _place(function: Any) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 
 
 def _hints(function: Any, where: str, asker: str, names: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,8 +187,7 @@ class Resources:
         self._defined.pop(kind, None)
         self._values.pop(kind, None)
         if inspect.isasyncgenfunction(value):
-            found = define_resource(value, {})
-            self._defined[kind] = Resource(kind, value, found.where, found.needs)
+            self._defined[kind] = _stand_in(kind, value)
         else:
             self._values[kind] = value
 

@@ -73,10 +73,14 @@ def test_two_modules_of_one_name_name_each_other() -> None:
 
 def test_an_application_is_no_module_and_a_module_needs_a_name() -> None:
     other: Any = App("other")
-    with pytest.raises(DefinitionError, match=r'test_modules.py:\d+: .* is no Module\n    write: shop = Module\("shop"\)'):
+    with pytest.raises(
+        DefinitionError, match=r'test_modules.py:\d+: .* is no Module\n    write: billing = Module\("billing"\)'
+    ):
         App("shop").include(other)
     with pytest.raises(DefinitionError, match=r"test_modules.py:\d+: 'a b' is no name"):
         Module("a b")
+    with pytest.raises(DefinitionError, match=r"test_modules.py:\d+: 'a.b' is no name of a module"):
+        Module("a.b")
     with pytest.raises(DefinitionError, match=r"test_modules.py:\d+: '' is no name"):
         App("")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, NewType
@@ -124,6 +125,7 @@ async def test_of_a_resource_that_fails_to_open_the_node_says_which_and_where_an
             raise AssertionError
     assert shop.told == ["open pool", "open prices", "close prices", "close pool"]
     assert (found.value.name, type(found.value.__cause__)) == ("sms", ConnectionRefusedError)
+    assert str(pickle.loads(pickle.dumps(found.value))) == str(found.value), "a worker of `genesis simulate` raises it too"
 
 
 async def test_a_resource_that_yields_nothing_was_not_opened() -> None:
@@ -245,9 +247,12 @@ async def test_an_instance_takes_the_place_of_a_resource_and_of_what_only_that_o
 async def test_a_generator_function_takes_the_place_of_a_resource_anew_in_each_world() -> None:
     shop, made = Shop(), list[Prices]()
 
-    async def cheap() -> AsyncIterator[Prices]:
-        made.append(Prices(1))
-        yield made[-1]
+    class Cheap(Prices):
+        pass
+
+    async def cheap() -> AsyncIterator[Cheap]:
+        made.append(cheapest := Cheap(1))
+        yield cheapest
 
     async def scenario(sim: Any) -> None:
         await sim.send(Job())
