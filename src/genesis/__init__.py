@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NotAcceptedError,
         RefusedError,
         Reject,
+        ResourceError,
         SettingsError,
         StoreError,
         StoreInUseError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from genesis.runtime.component import every, on
     from genesis.runtime.context import Context
     from genesis.runtime.node import Node
+    from genesis.runtime.parts import Module
 
 __all__ = [
     "App",
@@ -52,6 +54,7 @@ __all__ = [
     "IntakeFullError",
     "InvalidEventError",
     "Message",
+    "Module",
     "Node",
     "NotAcceptedError",
     "Priority",
@@ -59,6 +62,7 @@ __all__ = [
     "RefusedError",
     "Reject",
     "Request",
+    "ResourceError",
     "Retry",
     "Settings",
     "SettingsError",
@@ -87,6 +91,7 @@ _HOMES = {
     "IntakeFullError": "genesis.core.errors",
     "InvalidEventError": "genesis.core.errors",
     "Message": "genesis.core.message",
+    "Module": "genesis.runtime.parts",
     "Node": "genesis.runtime.node",
     "NotAcceptedError": "genesis.core.errors",
     "Priority": "genesis.core.event",
@@ -94,6 +99,7 @@ _HOMES = {
     "RefusedError": "genesis.core.errors",
     "Reject": "genesis.core.errors",
     "Request": "genesis.core.message",
+    "ResourceError": "genesis.core.errors",
     "Retry": "genesis.layers.recovery.failure",
     "Settings": "genesis.config",
     "SettingsError": "genesis.core.errors",

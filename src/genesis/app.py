@@ -6,33 +6,29 @@ many worlds.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from sys import _getframe
+from typing import TYPE_CHECKING, Any
 
 from genesis.config import Settings, engine_for
 from genesis.core.errors import DefinitionError
-from genesis.core.message import State
 from genesis.core.ports import Crasher
-from genesis.layers.recovery.failure import Retry
-from genesis.runtime.component import Component, KeyOf, Order, define_component
 from genesis.runtime.definition import Definition
 from genesis.runtime.life import Life
 from genesis.runtime.node import Node
-from genesis.runtime.source import Source, define_source
+from genesis.runtime.own_settings import Given, OwnSettings
+from genesis.runtime.parts import Parts, place_of
+from genesis.runtime.resource import Resources
 
 if TYPE_CHECKING:
     from genesis.chaos.explore import Exploration
     from genesis.chaos.simulation import Simulation
 
-C = TypeVar("C", bound=type)
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-class App:
-    """An event-processing application: components and sources under a name."""
+class App(Parts):
+    """An event-processing application: components, sources, resources and settings under a name."""
 
     def __init__(self, name: str, *, version: str = "") -> None:
         """Describe an application.
@@ -44,122 +40,61 @@ class App:
         Raises:
             DefinitionError: the name does not fit.
         """
-        if not name or any(not (c.isalnum() or c in "-_.") for c in name):
-            raise DefinitionError(f"{name!r} is no name: letters, digits, dashes", where=_caller(), fix='App("shop")')
-        self.name, self.version = name, version
-        self._components: list[Component] = []
-        self._sources: list[Source] = []
+        super().__init__(name, place_of(_getframe(1)), 'App("shop")')
+        self.version = version
 
-    @overload
-    def component(self, cls: C, /) -> C: ...
-
-    @overload
-    def component(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        key: KeyOf | None = None,
-        state: type[State] | None = None,
-        single: bool = False,
-        essential: bool = False,
-        retry: Retry | None = None,
-        order: Order = "hold",
-    ) -> Callable[[C], C]: ...
-
-    def component(
-        self,
-        cls: Any = None,
-        /,
-        *,
-        name: str | None = None,
-        key: KeyOf | None = None,
-        state: type[State] | None = None,
-        single: bool = False,
-        essential: bool = False,
-        retry: Retry | None = None,
-        order: Order = "hold",
-    ) -> Any:
-        """Register a class as a component: keyed (`key=`, with `state=`), `single=True`, or stateless and parallel.
+    def definition(self, *, resources: Mapping[Any, object] | None = None, given: Given | None = None) -> Definition:
+        """The whole, checked.
 
         Args:
-            cls: The class, when used without arguments.
-            name: Address of its state; default: the class's name in kebab-case.
-            key: Field, or function of the message, that names the key.
-            state: Class of the state of each key (or of the single instance).
-            single: One instance, one delivery at a time.
-            essential: Weighs three times in the system's health.
-            retry: How failed deliveries are tried again.
-            order: What later deliveries of a key do while one is tried again: ``hold`` (they wait), ``skip`` (they go on),
-                ``park`` (they wait even when its attempts are spent, until a person acts).
+            resources: Instead of the application's, by type, as `running` takes them.
+            given: What there is for its settings; default: nothing, so that they are their defaults.
 
         Raises:
-            DefinitionError: with the place and the line to write.
+            DefinitionError: the application does not fit together.
+            SettingsError: a setting of its own is unknown, does not fit, or is missing.
         """
-        where = _caller()
-
-        def register(found: C) -> C:
-            component = define_component(
-                found,
-                where=where,
-                name=name,
-                key=key,
-                state=state,
-                single=single,
-                essential=essential,
-                retry=retry,
-                order=order,
-            )
-            self._components.append(component)
-            return found
-
-        return register if cls is None else register(cls)
-
-    @overload
-    def source(self, function: F, /) -> F: ...
-
-    @overload
-    def source(self, /, *, name: str | None = None) -> Callable[[F], F]: ...
-
-    def source(self, function: Any = None, /, *, name: str | None = None) -> Any:
-        """Register a source: an async generator of (position, message).
-
-        It is written ``async def source(position: P | None) -> AsyncIterator[tuple[P, Message]]``, and is given the last
-        committed position; a position is committed with its event.
-
-        Raises:
-            DefinitionError: it is no async generator of one argument.
-        """
-
-        def register(found: F) -> F:
-            self._sources.append(define_source(found, name))
-            return found
-
-        return register if function is None else register(function)
-
-    def definition(self) -> Definition:
-        """The whole, checked. Raises DefinitionError."""
-        if not self._components:
+        parts, instead = self._all(), resources or {}
+        components = [component for part in parts for component in part._components]
+        if not components:
             raise DefinitionError(f"{self.name} has no components", fix="@app.component above a class")
-        return Definition(self.name, self._components, self._sources, self.version)
+        values, _ = self.own_settings().fill(given or Given(), instead)
+        values |= {found.cls: instead[found.cls] for part in parts for found in part._settings if found.cls in instead}
+        needs = [need for component in components for need in component.needs]
+        opened = Resources([found for part in parts for found in part._resources], values, instead, needs)
+        return Definition(self.name, components, [found for part in parts for found in part._sources], self.version, opened)
+
+    def own_settings(self) -> OwnSettings:
+        """The settings of the application itself, its modules' included. Raises DefinitionError."""
+        return OwnSettings(self.name, [found for part in self._all() for found in part._settings])
 
     def running(
-        self, store: str | None = None, *, settings: Settings | None = None, crash: Crasher | None = None
+        self,
+        store: str | None = None,
+        *,
+        settings: Settings | None = None,
+        resources: Mapping[Any, object] | None = None,
+        crash: Crasher | None = None,
     ) -> AbstractAsyncContextManager[Node]:
         """Run the application in this event loop: ``async with app.running(store="shop.db") as node:``.
 
         Args:
             store: Path of a SQLite file, or ``memory:``. Default: the settings', else ``<name>.db``.
-            settings: Limits; default: from the environment.
+            settings: Default: `Settings.load()`, as `genesis run` has them: from the environment and genesis.toml.
+            resources: Instead of the application's, by type: an instance, which is neither opened nor closed here, or an async
+                generator function as under `@app.resource`. What only a replaced one asked for is not opened.
             crash: For drills: called at named points of the commit path.
 
         Raises:
             DefinitionError: the application does not fit together.
+            ResourceError: a resource cannot be opened.
+            SettingsError: a setting is unknown, missing, or does not fit.
             StoreError: the store cannot be used; its kinds say why.
         """
-        settings = settings or Settings.from_environment()
+        settings = settings or Settings.load()
         engine = engine_for(store or settings.store or f"{self.name}.db", settings, crash)
-        return Node(Life(self.definition(), engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
+        definition = self.definition(resources=resources, given=settings.app)
+        return Node(Life(definition, engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
     def simulate(
         self,
@@ -167,6 +102,7 @@ class App:
         seed: int = 0,
         errors: str = "raise",
         settings: Settings | None = None,
+        resources: Mapping[Any, object] | None = None,
         nodes: int = 1,
         store: str = "memory",
     ) -> AbstractAsyncContextManager[Simulation]:
@@ -178,6 +114,8 @@ class App:
             seed: Decides everything that is left to chance.
             errors: ``raise``: `settle` raises what handlers raised; ``record``: failures are kept in `sim.failures`.
             settings: Limits; default: the defaults, whatever the environment says.
+            resources: Instead of the application's, by type, as `running` takes them. Each process opens its own; an instance
+                is shared by all. The application's own settings are their defaults, unless they are given here.
             nodes: Machines: one serves, the others take over.
             store: ``memory``: a model of a store; ``sqlite``: the real engine on one machine, whose disk can lose its power.
 
@@ -189,8 +127,9 @@ class App:
             simulation,  # imported late: a service that never simulates does not pay for it
         )
 
-        limits = (settings or Settings()).node()
-        return simulation(self.definition(), seed=seed, errors=errors, settings=limits, nodes=nodes, store=store)
+        settings = settings or Settings()
+        definition = self.definition(resources=resources, given=settings.app)
+        return simulation(definition, seed=seed, errors=errors, settings=settings.node(), nodes=nodes, store=store)
 
     async def explore(
         self,
@@ -203,6 +142,7 @@ class App:
         nodes: int = 1,
         store: str = "memory",
         settings: Settings | None = None,
+        resources: Mapping[Any, object] | None = None,
     ) -> Exploration:
         """Run a scenario in many simulated worlds, with another order and other faults in each.
 
@@ -215,6 +155,8 @@ class App:
             nodes: Machines.
             store: ``memory`` or ``sqlite``, as `simulate` takes it.
             settings: Limits.
+            resources: As `simulate` takes them. An instance is shared by all worlds, so that what one leaves in it is seen by
+                the next: give an async generator function.
 
         Raises:
             PromiseBrokenError: a seed failed: which, with which faults, and what happened.
@@ -222,12 +164,8 @@ class App:
         """
         from genesis.chaos.explore import Explorer, gentle
 
-        limits = (settings or Settings()).node()
+        settings = settings or Settings()
         chosen = gentle(store) if kinds is None else kinds
-        explorer = Explorer(self.definition(), scenario, limits, nodes, faults, chosen, store)
+        definition = self.definition(resources=resources, given=settings.app)
+        explorer = Explorer(definition, scenario, settings.node(), nodes, faults, chosen, store)
         return await explorer.explore(range(seed, seed + runs))
-
-
-def _caller() -> str:
-    frame = sys._getframe(2)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from genesis.config import Settings, known_settings, option_of
+from genesis.runtime.own_settings import Given
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -30,6 +33,15 @@ def run(source: str, names: dict[str, Any]) -> None:
 def defined(document: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "documented"}
     for source in blocks(document):
+        run(source, names)
+    return names
+
+
+def guide() -> dict[str, Any]:
+    from genesis import App, Context, on
+
+    names: dict[str, Any] = {"__name__": "documented", "app": App("guide"), "Context": Context, "on": on}
+    for source in blocks("docs/guide.md"):
         run(source, names)
     return names
 
@@ -58,17 +70,35 @@ def test_the_example_of_the_readme_is_short() -> None:
 
 
 def test_the_source_of_the_guide_gives_its_events() -> None:
-    from genesis import App
-
-    names: dict[str, Any] = {"__name__": "documented", "app": App("guide")}
-    for source in blocks("docs/guide.md"):
-        run(source, names)
+    names = guide()
 
     async def first() -> Any:
         return await anext(names["lines"](4))
 
     assert inspect.isasyncgenfunction(names["lines"])
     assert asyncio.run(first()) == (5, names["OrderPlaced"]("order-5", "tea"))
+
+
+def test_the_test_of_the_guide_that_replaces_a_resource_passes() -> None:
+    asyncio.run(guide()["test_a_quote_has_the_price_of_the_client"]())
+
+
+def test_the_application_of_the_guide_is_given_its_settings_and_those_of_its_module() -> None:
+    names = guide()
+    _, rows = names["app"].own_settings().fill(Given(variables={"GENESIS_APP_BILLING_DAYS": "14"}))
+    assert {row.name: row.value for row in rows} == {"app.currency": "EUR", "app.fee": 0.5, "app.billing.days": 14}
+    assert set(names["app"].definition().components) == {"quoting", "biller"}
+
+
+def test_the_table_of_settings_has_each_with_its_variable_and_flag_and_its_file_is_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs/operating.md").read_text()
+    for name in known_settings():
+        row = f"| `{name}` | `GENESIS_{name.upper()}` | `{option_of(name)}"
+        assert row in page, row
+    (tmp_path / "genesis.toml").write_text(re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0])
+    settings = Settings.load(file=tmp_path / "genesis.toml", environment={})
+    assert (settings.store, settings.slots, settings.drain_s) == ("shop.db", 128, 20.0)
+    assert settings.app.table == {"currency": "USD", "billing": {"days": 14}}
 
 
 def test_the_states_of_the_guide_migrate() -> None:

@@ -1,6 +1,7 @@
 """`genesis run`, `send` and `status` with real processes, signals and kills."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -308,3 +309,43 @@ def test_status_of_what_is_no_store(shop: Shop) -> None:
         assert (done.returncode, done.stdout) == (3, ""), store
         assert done.stderr.startswith(f"genesis: {store}: "), store
         assert done.stderr.count("\n") == 1, store
+
+
+def test_what_is_still_opening_is_interrupted_by_a_stop(shop: Shop) -> None:
+    module = shop.folder / "shop.py"
+    module.write_text(f"""{module.read_text()}
+
+@app.resource
+async def far() -> AsyncIterator[Path]:
+    Path("begun").touch()
+    await asyncio.sleep(3600)
+    yield Path()
+""")
+    module.write_text("from collections.abc import AsyncIterator\n" + module.read_text())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genesis", "run", "shop:app"],
+        cwd=shop.folder,
+        env=shop.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        until((shop.folder / "begun").exists, "the opening")
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read() if process.stderr else ""
+    assert (process.returncode, said) == (0, "shop stopped before it was open\n")
+
+
+def test_a_resource_that_cannot_be_opened_is_told_in_a_line(shop: Shop) -> None:
+    module = shop.folder / "shop.py"
+    module.write_text(f"""from collections.abc import AsyncIterator
+{module.read_text()}
+
+@app.resource
+async def far() -> AsyncIterator[Path]:
+    raise ConnectionRefusedError("nobody listens")
+    yield Path()
+""")
+    done = shop.run("run", "shop:app")
+    assert done.returncode == 1
+    assert re.fullmatch(r"genesis: resource far \(.*shop.py:\d+\) could not be opened: .*: nobody listens\n", done.stderr)

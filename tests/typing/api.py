@@ -1,13 +1,16 @@
 """The public API as a user writes it. Never run: mypy and basedpyright read it in `./dev lint`."""
 
 from collections.abc import AsyncIterator
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
+
+import msgspec
 
 from genesis import (
     App,
     Context,
     IntakeFullError,
     Message,
+    Module,
     Priority,
     Receipt,
     Reject,
@@ -87,6 +90,41 @@ async def more(position: str | None) -> AsyncIterator[tuple[str, Message]]:
     yield "x", OrderPlaced("b", "tea", 2)
 
 
+class HttpClient:
+    async def get(self, path: str) -> bytes:
+        return b""
+
+
+@app.settings
+class Shop(msgspec.Struct, frozen=True):
+    url: str = "http://localhost"
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 10
+
+
+billing = Module("billing")
+app.include(billing)
+
+
+@billing.resource
+async def http(shop: Shop) -> AsyncIterator[HttpClient]:
+    assert_type(shop.url, str)
+    yield HttpClient()
+
+
+@billing.component(key="order_id")
+class Biller:
+    def __init__(self, http: HttpClient, shop: Shop) -> None:
+        self.http, self.limit = http, shop.limit
+
+    @on(Reserved)
+    async def bill(self, reserved: Reserved, ctx: Context) -> None:
+        assert_type(await self.http.get("/"), bytes)
+
+
+assert_type(http(Shop()), AsyncIterator[HttpClient])
+assert_type(Biller(HttpClient(), Shop()).limit, int)
+
+
 async def quote(key: str) -> float:
     return 9.5
 
@@ -101,7 +139,9 @@ async def use() -> None:
         assert_type(await node.send_many([OrderPlaced("a", "tea")]), list[Receipt])
         assert_type(await node.ask(GetLevel("tea"), deadline=1.0), int)
         print(node.status().ledger.imbalance())
-    async with app.simulate(seed=7) as sim:
+    async with app.running(resources={HttpClient: HttpClient(), Shop: Shop(limit=1)}):
+        pass
+    async with app.simulate(seed=7, resources={HttpClient: http}) as sim:
         assert_type(await sim.send(OrderPlaced("a", "tea")), Receipt)
         await sim.settle()
         assert_type(sim.emitted(Reserved), list[Reserved])

@@ -25,6 +25,14 @@ def wrong() -> None:
     Stock(left="a")  # type: ignore[arg-type]
 
 
+@app.resource  # type: ignore[type-var]
+async def no_generator() -> int:
+    return 7
+
+
+app.include(app)  # type: ignore[arg-type]
+
+
 async def wrong_answer() -> None:
     async with app.running() as node:
         level: str = await node.ask(GetLevel("tea"))  # type: ignore[arg-type]

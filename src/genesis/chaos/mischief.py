@@ -44,9 +44,9 @@ class Mischief:
         self._next.clear()
         self._down_until = 0.0
 
-    def wrap(self, cls: type) -> Any:
-        """An instance of a component whose handlers suffer what is planned."""
-        return _Troubled(cls(), self)
+    def wrap(self, instance: object) -> Any:
+        """The instance of a component, its handlers suffering what is planned."""
+        return _Troubled(instance, self)
 
     def suffered(self) -> f.AnyFault | None:
         """What this call suffers. Raises what it fails with at once; blocks if it blocks."""

@@ -143,7 +143,7 @@ class World:
             observe=process.observes,
             executor=InlineExecutor(),
             clock=lambda: host,
-            make=host.mischief.wrap,
+            wrap=host.mischief.wrap,
         )
         up: asyncio.Future[None] = self.loop.create_future()
         process.spawn(process.run(life, up), "main")

@@ -83,7 +83,7 @@ class Desk:
         return f"process {pid}" if alive else f"process {pid}, which ended,"
 
 
-def with_owner(store: Path, app: App | None, timeout_s: float, work: Callable[[Desk], T]) -> T:
+def with_owner(store: Path, app: App | None, settings: Settings, timeout_s: float, work: Callable[[Desk], T]) -> T:
     """Do something at the desk of a store that has an owner: the process that runs, else this one.
 
     Raises:
@@ -97,7 +97,7 @@ def with_owner(store: Path, app: App | None, timeout_s: float, work: Callable[[D
                 UNREACHABLE,
             )
         try:
-            return asyncio.run(_as_owner(store, app, timeout_s, work))
+            return asyncio.run(_as_owner(store, app, settings, timeout_s, work))
         except StoreInUseError:
             say(f"genesis: {store} was opened by another process this very moment: asking that one")
     return _at_desk(store, timeout_s, work)
@@ -116,10 +116,9 @@ def _owned(store: Path) -> bool:
     return owner is not None and owner[2]
 
 
-async def _as_owner(store: Path, app: App, timeout_s: float, work: Callable[[Desk], T]) -> T:
-    settings = Settings.from_environment()
+async def _as_owner(store: Path, app: App, settings: Settings, timeout_s: float, work: Callable[[Desk], T]) -> T:
     engine = engine_for(str(store), settings)
-    life = Life(app.definition(), engine, settings.node(), rng=SystemRandom(), sources=False)
+    life = Life(app.definition(given=settings.app), engine, settings.node(), rng=SystemRandom(), sources=False)
     async with life.run():
         say(f"genesis: nobody runs {store}: opened here; handlers that begin meanwhile run to their end")
         return await _beside(lambda: _at_desk(store, timeout_s, work))

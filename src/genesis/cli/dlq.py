@@ -12,6 +12,7 @@ from genesis.cli.letters import Letter, find_letter, keys_of, letters_of
 from genesis.cli.options import F, app_option, json_option, store_option, timeout_option
 from genesis.cli.talk import FAILED, USAGE, Failure, iso, local, pretty, printable, say, show, show_json, table
 from genesis.cli.where import find_both, find_store, open_store
+from genesis.config import Settings
 
 CHUNK = 100
 """Letters of one request: each is a commit of its own for the owner."""
@@ -34,9 +35,9 @@ def dlq() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many of the newest.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out so many of the newest: the page before.")
 @json_option
-def list_letters(store: str | None, limit: int, skip: int, as_json: bool) -> None:
+def list_letters(settings: Settings, limit: int, skip: int, as_json: bool) -> None:
     """List dead letters and parked deliveries, newest last."""
-    with open_store(find_store(store)) as outside:
+    with open_store(find_store(settings.store)) as outside:
         total, page = letters_of(outside, limit, skip)
     if as_json:
         show_json({"total": total, "letters": [_summary(letter) for letter in page]})
@@ -78,9 +79,9 @@ def _summary(letter: Letter) -> dict[str, Any]:
 @click.argument("key")
 @store_option
 @json_option
-def show_letter(key: str, store: str | None, as_json: bool) -> None:
+def show_letter(key: str, settings: Settings, as_json: bool) -> None:
     """Show one dead letter or parked delivery whole."""
-    with open_store(find_store(store)) as outside:
+    with open_store(find_store(settings.store)) as outside:
         letter = find_letter(outside, key)
     details = {
         **_summary(letter),
@@ -152,7 +153,7 @@ def _perform(
     every: bool,
     sure: Callable[[list[str]], None] | None = None,
     *,
-    store: str | None,
+    settings: Settings,
     app: str | None,
     timeout: float,
     as_json: bool,
@@ -162,7 +163,7 @@ def _perform(
 
     if bool(keys) == every:
         raise Failure("name the keys of dead letters (genesis dlq list shows them), or --all", USAGE)
-    path, opened = find_both(store, app)
+    path, opened = find_both(settings.store, app)
     with open_store(path) as outside:
         found = keys_of(outside) if every else [find_letter(outside, key).key for key in keys]
     wanted = list(dict.fromkeys(found))
@@ -178,7 +179,7 @@ def _perform(
                 done.extend(answer["done"])
 
     if wanted:
-        with_owner(path, opened, timeout, work)
+        with_owner(path, opened, settings, timeout, work)
     missing = [key for key in wanted if key not in set(done)]
     if as_json:
         show_json({"done": done, "missing": missing})

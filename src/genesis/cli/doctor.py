@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from genesis.cli import moment
 from genesis.cli.disk import examine_disk
 from genesis.cli.finding import Finding
 from genesis.cli.health import Health, examine
-from genesis.cli.options import json_option, store_option
+from genesis.cli.options import json_option, setting_flags
 from genesis.cli.talk import FAILED, OK, Failure, local, painted, printable, show, show_json, version
 from genesis.cli.where import find_store, open_store, stores_in
 from genesis.config import Settings
@@ -30,16 +31,16 @@ EPOCH = 1_735_689_600.0
 
 
 @click.command()
-@store_option
+@setting_flags("store")
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, /, store: str | None, as_json: bool) -> None:
+def doctor(ctx: click.Context, /, config: str | None, store: str | None, as_json: bool) -> None:
     """Check this machine and, where there is one, the store.
 
     Exit code 1 when something is wrong.
     """
     findings = []
-    for finding in _findings(store):
+    for finding in _findings(config, store):
         findings.append(finding)
         if not as_json:
             show(_line(finding))
@@ -55,16 +56,17 @@ def _line(finding: Finding) -> str:
     return f"{mark} {text}" + (f"\n{'':<15} -> {printable(finding.next)}" if finding.next else "")
 
 
-def _findings(store: str | None) -> Iterator[Finding]:
+def _findings(config: str | None, store: str | None) -> Iterator[Finding]:
     yield _python()
     yield _libraries()
-    settings = Settings()
+    settings = Settings(store=store or os.environ.get("GENESIS_STORE", ""))
     try:
-        settings = Settings.from_environment()
-        yield Finding("settings", True, "the GENESIS_* variables fit")
+        settings = Settings.load(file=config, flags={"store": store} if store else {})
+        read = f"{settings.app.file} and " if settings.app.file else ""
+        yield Finding("settings", True, f"{read}the GENESIS_* variables fit")
     except SettingsError as error:
-        yield Finding("settings", False, str(error), "correct the variable, or unset it")
-    folder = Path.cwd()
+        yield Finding("settings", False, str(error), "correct it; genesis config --explain tells what there is")
+    store, folder = settings.store, Path.cwd()
     if not store and not stores_in(folder):
         yield Finding("store", True, "there is none in this folder")
     else:

@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "dlq": "List, show, replay or drop dead letters.",
     "state": "Look at the state of components.",
     "simulate": "Run a scenario in many simulated worlds.",
+    "config": "Show the settings, and where each comes from.",
     "doctor": "Check the machine and the store.",
 }
 """Each is the command of that name in the module of that name."""

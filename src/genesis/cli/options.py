@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
+
+from genesis.config import FILE, FILE_VARIABLE, Settings, known_settings, option_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def store_option(command: F) -> F:
-    """The option `--store`."""
-    return click.option(
-        "--store",
-        metavar="PATH",
-        envvar="GENESIS_STORE",
-        help="The store; by default $GENESIS_STORE, else the one here.",
-    )(command)
+def setting_flags(*names: str) -> Callable[[F], F]:
+    """The option `--config`, and those of these settings."""
+
+    def add(command: F) -> F:
+        for name, known in reversed(known_settings().items()):
+            if name not in names:
+                continue
+            kind = click.FloatRange(min=0) if isinstance(known.default, float) else type(known.default)
+            metavar = "SECONDS" if name.endswith("_s") else "BYTES" if name.endswith("_bytes") else "N"
+            about = f"{known.metadata['meaning']}."
+            command = click.option(
+                option_of(name), name, type=kind, metavar="PATH" if name == "store" else metavar, help=about
+            )(command)
+        about = f"Settings, instead of {FILE} here; also ${FILE_VARIABLE}."
+        return click.option("--config", metavar="FILE", help=about)(command)
+
+    return add
+
+
+def settings_options(*names: str) -> Callable[[F], F]:
+    """The same; the command is given `settings` instead: from these, the environment and the file."""
+
+    def add(command: F) -> F:
+        @wraps(command)
+        def given_settings(*arguments: Any, config: str | None, **given: Any) -> Any:
+            flags = {name: given.pop(name) for name in names}
+            said = {name: value for name, value in flags.items() if value is not None}
+            return command(*arguments, settings=Settings.load(file=config, flags=said), **given)
+
+        return setting_flags(*names)(cast("F", given_settings))
+
+    return add
+
+
+store_option = settings_options("store")
+"""The options `--store` and `--config`; the command is given `settings`."""
 
 
 def json_option(command: F) -> F:

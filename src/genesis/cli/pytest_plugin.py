@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genesis.app import App
     from genesis.chaos.explore import Explorer, Run
     from genesis.chaos.simulation import Simulation
+    from genesis.runtime.definition import Definition
 
 FOREIGN = ("anyio", "asyncio", "trio")
 """Marks of other plugins that run coroutines: what was given to them is theirs."""
@@ -90,7 +91,13 @@ def genesis_app(pytestconfig: pytest.Config) -> App:
 
 
 @pytest.fixture
-def sim(request: pytest.FixtureRequest, genesis_app: App) -> Iterator[Any]:
+def genesis_resources() -> dict[Any, object]:
+    """What is given instead of resources and settings, by type: nothing, unless a fixture of this name says so."""
+    return {}
+
+
+@pytest.fixture
+def sim(request: pytest.FixtureRequest, genesis_app: App, genesis_resources: dict[Any, object]) -> Iterator[Any]:
     """The application in virtual time, in a world of its own: a `genesis.chaos.simulation.Simulation`."""
     wish = _wish(request.node)
     if wish.runs:
@@ -100,7 +107,7 @@ def sim(request: pytest.FixtureRequest, genesis_app: App) -> Iterator[Any]:
     from genesis.config import Settings
 
     world = Simulation(
-        genesis_app.definition(),
+        genesis_app.definition(resources=genesis_resources),
         seed=wish.seed,
         errors=wish.errors,
         settings=Settings().node(),
@@ -147,9 +154,10 @@ def _in_many_worlds(item: pytest.Function) -> Callable[..., None]:
         pytest.fail("with runs= a test is a scenario: write `async def`, and `sim` among its arguments", pytrace=False)
     wish = _wish(item)
     app: Any = item.funcargs["genesis_app"]
+    resources: Any = item.funcargs["genesis_resources"]
 
     def all_worlds(**arguments: Any) -> None:
-        explorer = _explorer(app, wish, worlds, lambda: test(**arguments))
+        explorer = _explorer(app.definition(resources=resources), wish, worlds, lambda: test(**arguments))
         only = item.config.getoption("--genesis-seed") is not None
         for seed in range(wish.seed, wish.seed + (1 if only else wish.runs)):
             _explore(explorer, seed, worlds, item)
@@ -157,7 +165,7 @@ def _in_many_worlds(item: pytest.Function) -> Callable[..., None]:
     return all_worlds
 
 
-def _explorer(app: App, wish: Wish, worlds: Worlds, test: Callable[[], Coroutine[Any, Any, Any]]) -> Explorer:
+def _explorer(definition: Definition, wish: Wish, worlds: Worlds, test: Callable[[], Coroutine[Any, Any, Any]]) -> Explorer:
     from genesis.chaos.explore import Explorer, gentle
     from genesis.config import Settings
 
@@ -175,7 +183,7 @@ def _explorer(app: App, wish: Wish, worlds: Worlds, test: Callable[[], Coroutine
             raise AssertionError(str(failed)) from failed
 
     kinds = gentle(wish.store) if wish.kinds is None else wish.kinds
-    return Explorer(app.definition(), scenario, Settings().node(), wish.nodes, wish.faults, kinds, wish.store)
+    return Explorer(definition, scenario, Settings().node(), wish.nodes, wish.faults, kinds, wish.store)
 
 
 def _explore(explorer: Explorer, seed: int, worlds: Worlds, item: pytest.Item) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import signal
@@ -13,9 +12,10 @@ import threading
 import click
 
 from genesis.app import App
+from genesis.cli.options import settings_options
 from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say, version
 from genesis.cli.where import load_app, open_store, store_path
-from genesis.config import Settings
+from genesis.config import Settings, known_settings
 from genesis.core.errors import GenesisError
 from genesis.core.ports import CrashPoint, Ledger
 from genesis.runtime.node import Node
@@ -28,9 +28,10 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Stop:
-    """Told to stop: once means in order, twice means now."""
+    """Told to stop: once means in order, twice means now. What is still opening is interrupted."""
 
     def __init__(self) -> None:
+        self.opening = asyncio.current_task()
         self.signal: signal.Signals | None = None
         self._told = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -45,6 +46,8 @@ class Stop:
         if sys.stderr.isatty():
             say("stopping in order; once more stops at once")
         self._told.set()
+        if self.opening is not None:
+            self.opening.cancel()
 
     async def told(self) -> None:
         """Wait for the first signal."""
@@ -80,27 +83,24 @@ class CrashAt:
 
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
-@click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
-@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
+@settings_options(*known_settings())
 @click.pass_context
-def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None) -> None:
+def run(ctx: click.Context, /, app: str, settings: Settings) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
-    once: nothing is lost, and what was running runs again at the next start.
+    once: nothing is lost, and what was running runs again at the next start. What is not said here comes from the
+    environment and from genesis.toml: see genesis config.
 
     Exit code 0 after SIGTERM, 130 after Ctrl-C, 3 when the application or its store cannot be used.
     """
     _logs()
-    settings = Settings.from_environment()
-    if drain is not None:
-        settings = dataclasses.replace(settings, drain_s=drain)
     text = os.environ.get("GENESIS_CRASH")
     crash = CrashAt.of(text) if text else None
     found = load_app(app)
     sys.setswitchinterval(SWITCH_S)
     try:
-        code = asyncio.run(_serve(found, store or settings.store or f"{found.name}.db", settings, crash))
+        code = asyncio.run(_serve(found, settings.store or f"{found.name}.db", settings, crash))
     except Exception as error:
         code = report(error)
     _leave(code)
@@ -109,11 +109,18 @@ def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None)
 
 async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
     stop = Stop()
-    async with app.running(store, settings=settings, crash=crash) as node:
-        say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
-        await stop.told()
-        ledger = _counted(node)
-    say(f"{app.name} stopped  {_told(_stored(store) or ledger)}")
+    try:
+        async with app.running(store, settings=settings, crash=crash) as node:
+            stop.opening = None
+            say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
+            await stop.told()
+            ledger = _counted(node)
+    except asyncio.CancelledError:
+        if stop.opening is None or stop.signal is None:
+            raise
+        say(f"{app.name} stopped before it was open")
+    else:
+        say(f"{app.name} stopped  {_told(_stored(store) or ledger)}")
     return INTERRUPTED if stop.signal is signal.SIGINT else OK
 
 

@@ -17,6 +17,7 @@ from genesis.cli.desk import Answer, Desk, with_owner
 from genesis.cli.options import app_option, json_option, store_option, timeout_option
 from genesis.cli.talk import FAILED, USAGE, Failure, deafen, printable, say, show, show_json
 from genesis.cli.where import find_both
+from genesis.config import Settings
 from genesis.core.event import Priority
 from genesis.runtime.operate import Request
 
@@ -78,7 +79,7 @@ def _at(line: int) -> str:
 @timeout_option
 @json_option
 def send(
-    type: str, body: str | None, store: str | None, app: str | None, timeout: float, as_json: bool, **given: str | None
+    type: str, body: str | None, settings: Settings, app: str | None, timeout: float, as_json: bool, **given: str | None
 ) -> None:
     """Send an event of a TYPE, its fields as a JSON object: genesis send shop.order.placed '{"sku": "tea"}'.
 
@@ -89,18 +90,18 @@ def send(
     """
     if given["event_id"] == "":
         raise Failure("--id is empty: events with one id are one event", USAGE)
-    path, opened = find_both(store, app)
+    path, opened = find_both(settings.store, app)
     tally = Tally(as_json)
     envelope = Request("send", type=type, source=given["source"], priority=given["priority"])
     if body is not None and body != "-":
         request = _filled(envelope, _fields(body, 0), given["event_id"])
-        with_owner(path, opened, timeout, lambda desk: _send_one(desk, request, tally))
+        with_owner(path, opened, settings, timeout, lambda desk: _send_one(desk, request, tally))
     else:
         if given["event_id"] is not None:
             raise Failure("--id is for one event: give its JSON as an argument, not on stdin", USAGE)
         if sys.stdin.isatty():
             say("genesis: one JSON object a line; Ctrl-D ends")
-        with_owner(path, opened, timeout, lambda desk: _send_lines(desk, envelope, tally))
+        with_owner(path, opened, settings, timeout, lambda desk: _send_lines(desk, envelope, tally))
     _end(tally)
 
 

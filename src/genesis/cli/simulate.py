@@ -24,7 +24,7 @@ from genesis.chaos.vfs import NotWatchableError
 from genesis.cli.moment import now
 from genesis.cli.story import page
 from genesis.cli.talk import FAILED, OK, SCHEMA, USAGE, Failure, say, show, show_json
-from genesis.cli.where import load_app, load_scenario
+from genesis.cli.where import load_app, load_resources, load_scenario
 from genesis.config import Settings
 
 PROGRESS_S = 0.2
@@ -36,6 +36,7 @@ class Search:
 
     spec: str
     scenario: str | None
+    resources: str | None
     nodes: int
     count: int
     """Faults of each world."""
@@ -47,6 +48,7 @@ class Search:
     def command(self, seed: int, schedule: Path) -> str:
         """What repeats one world."""
         chosen = f" --scenario {self.scenario}" if self.scenario else ""
+        chosen += f" --resources {self.resources}" if self.resources else ""
         where = f" --nodes {self.nodes} --store {self.store}"
         return f"genesis simulate {self.spec}{chosen} --seeds {seed}{where} --schedule {schedule}"
 
@@ -55,6 +57,11 @@ class Search:
 @click.argument("spec", metavar="MODULE:APP")
 @click.option(
     "--scenario", metavar="NAME", help="A coroutine function of the module. Default: scenario, else made-up messages."
+)
+@click.option(
+    "--resources",
+    metavar="NAME",
+    help="A mapping of the module, from types to what is given instead of the resources of the application.",
 )
 @click.option("--seeds", default="0:100", show_default=True, metavar="FIRST:END", help="Which worlds; one number is one seed.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
@@ -76,6 +83,7 @@ class Search:
 def simulate(
     spec: str,
     scenario: str | None,
+    resources: str | None,
     seeds: str,
     jobs: int,
     count: int,
@@ -94,7 +102,7 @@ def simulate(
     """
     wanted = _seeds(seeds)
     fixed = _read_schedule(schedule) if schedule else None
-    search = Search(spec, scenario, nodes, count, _kinds(kinds, store), store, fixed)
+    search = Search(spec, scenario, resources, nodes, count, _kinds(kinds, store), store, fixed)
     explorer = explorer_of(search)
     if load_scenario(spec, scenario) is None:
         say(f"{spec.partition(':')[0]} has no scenario: made-up messages are sent, and the promises of Genesis are checked")
@@ -118,7 +126,8 @@ def simulate(
 
 def explorer_of(search: Search) -> Explorer:
     """How the application is explored."""
-    definition, found = load_app(search.spec).definition(), load_scenario(search.spec, search.scenario)
+    app, resources = load_app(search.spec), load_resources(search.spec, search.resources)
+    definition, found = app.definition(resources=resources), load_scenario(search.spec, search.scenario)
     try:
         scenario = found or traffic(definition)
     except NoExampleError as error:

@@ -9,6 +9,7 @@ import click
 from genesis.cli.options import json_option, store_option
 from genesis.cli.talk import FAILED, Failure, did_you_mean, pretty, printable, say, show, show_json, table, unpacked
 from genesis.cli.where import find_store, open_store
+from genesis.config import Settings
 from genesis.engines.outside import Outside
 
 PAGE = 500
@@ -24,10 +25,10 @@ def state() -> None:
 @click.argument("key", default="", metavar="[KEY]")
 @store_option
 @json_option
-def get(component: str, key: str, store: str | None, as_json: bool) -> None:
+def get(component: str, key: str, settings: Settings, as_json: bool) -> None:
     """Print the state of one KEY of a COMPONENT; a single component has no key."""
     address = f"{component}/{key}"
-    with open_store(find_store(store)) as outside:
+    with open_store(find_store(settings.store)) as outside:
         rows = [row for found, row in outside.scan_state(address, limit=1) if found == address]
         if not rows:
             _check_component(outside, component)
@@ -53,9 +54,9 @@ def get(component: str, key: str, store: str | None, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
 @store_option
 @json_option
-def list_states(component: str, prefix: str, after: str, limit: int, store: str | None, as_json: bool) -> None:
+def list_states(component: str, prefix: str, after: str, limit: int, settings: Settings, as_json: bool) -> None:
     """List the states of a COMPONENT, in the order of their keys."""
-    with open_store(find_store(store)) as outside:
+    with open_store(find_store(settings.store)) as outside:
         rows = _page(outside, component, prefix, after, limit + 1)
         if not rows:
             _check_component(outside, component)

@@ -11,6 +11,7 @@ from genesis.cli.health import Health, examine, for_programs
 from genesis.cli.options import json_option, store_option
 from genesis.cli.talk import FAILED, OK, lasting, painted, printable, show, show_json
 from genesis.cli.where import find_store, open_store
+from genesis.config import Settings
 
 WORDS = {
     "running": ("RUNNING", "green"),
@@ -28,12 +29,12 @@ CUT = 100
 @store_option
 @json_option
 @click.pass_context
-def status(ctx: click.Context, /, store: str | None, as_json: bool) -> None:
+def status(ctx: click.Context, /, settings: Settings, as_json: bool) -> None:
     """Show where an application stands, read from its store, whether or not it runs.
 
     Exit code 0 when the ledger adds up and a process runs or has stopped in order, else 1.
     """
-    with open_store(find_store(store)) as outside:
+    with open_store(find_store(settings.store)) as outside:
         health = examine(outside)
     fields = for_programs(health)
     if as_json:

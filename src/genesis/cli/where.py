@@ -7,7 +7,7 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -137,6 +137,24 @@ def load_scenario(spec: str, name: str | None) -> Any:
     others = [other for other, value in vars(module).items() if inspect.iscoroutinefunction(value)]
     what = "is no coroutine function" if found is not None else "is not there"
     hint = did_you_mean(name, others) or ": write `async def scenario(sim)`, which sends, waits and asserts"
+    raise Failure(f"{module.__name__}.{name} {what}{hint}", USAGE)
+
+
+def load_resources(spec: str, name: str | None) -> Mapping[Any, object]:
+    """What the module of an application gives instead of its resources, by type; empty when no name is given.
+
+    Raises:
+        Failure: there is nothing of that name, or it is no mapping.
+    """
+    if name is None:
+        return {}
+    module = _imported(spec.partition(":")[0])
+    found = getattr(module, name, None)
+    if isinstance(found, Mapping):
+        return found
+    what = "is no mapping" if found is not None else "is not there"
+    others = [other for other, value in vars(module).items() if isinstance(value, Mapping) and not other.startswith("__")]
+    hint = did_you_mean(name, others) or f": write {name} = {{HttpClient: fake_client}}"
     raise Failure(f"{module.__name__}.{name} {what}{hint}", USAGE)
 
 

@@ -20,9 +20,27 @@ class DefinitionError(GenesisError):
 
 
 class SettingsError(GenesisError):
-    """A setting is unknown or out of range."""
+    """A setting is unknown, missing or out of range. `origin` is the file and line, variable or option that gave it."""
 
     code = "settings"
+
+    def __init__(self, what: str, *, origin: str = "") -> None:
+        self.what, self.origin = what, origin
+        super().__init__(f"{origin}: {what}" if origin and origin not in what else what)
+
+
+class ResourceError(GenesisError):
+    """A resource could not be opened: the node did not start, and the resources before it were closed."""
+
+    code = "resource"
+
+    def __init__(self, name: str, where: str, why: str) -> None:
+        self.name, self.where, self.why = name, where, why
+        super().__init__(f"resource {name} ({where}) could not be opened: {why}")
+
+    def __reduce__(self) -> tuple[type[ResourceError], tuple[str, str, str]]:
+        """Simulated worlds may raise it in another process."""
+        return type(self), (self.name, self.where, self.why)
 
 
 # --- at the gate ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
@@ -19,6 +19,7 @@ import msgspec
 from genesis.core.errors import DefinitionError, InvalidEventError
 from genesis.core.message import Message, MessageCodec, Request, State, StateCodec, answer_type_of, fields_of, type_of
 from genesis.layers.recovery.failure import Retry
+from genesis.runtime.resource import Need, needs_of_class
 
 F = TypeVar("F", bound=Callable[..., Any])
 Order = Literal["hold", "skip", "park"]
@@ -147,6 +148,8 @@ class Component:
     essential: bool
     retry: Retry
     order: Order
+    needs: tuple[Need, ...] = ()
+    """What its `__init__` is given, by type."""
     routes: list[Route] = field(default_factory=list)
     state_codec: StateCodec | None = None
 
@@ -167,6 +170,7 @@ def define_component(
     cls: type,
     *,
     where: str,
+    names: Mapping[str, Any],
     name: str | None,
     key: KeyOf | None,
     state: type[State] | None,
@@ -175,7 +179,7 @@ def define_component(
     retry: Retry | None,
     order: Order,
 ) -> Component:
-    """Check a class and build its component.
+    """Check a class and build its component; `names` are the local ones around it, which its annotations may use.
 
     Raises:
         DefinitionError: with the place and the line to write.
@@ -191,6 +195,7 @@ def define_component(
         essential=essential,
         retry=retry or Retry(),
         order=order,
+        needs=needs_of_class(cls, where, names),
         state_codec=StateCodec(state) if state else None,
     )
     if not component.name or any(c in component.name for c in ":/ \n\0"):
@@ -227,12 +232,6 @@ def _check_options(cls: type, where: str, key: KeyOf | None, state: type[State] 
         _check_state(state, where)
     if order not in ("hold", "skip", "park"):
         raise DefinitionError(f"order is {order!r}: hold, skip or park", where=where, fix='order="hold"')
-    if [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]:
-        raise DefinitionError(
-            f"{title}.__init__ takes arguments: a component is made without any",
-            where=where,
-            fix="def __init__(self) -> None:",
-        )
 
 
 def _message_route(component: Component, attribute: str, method: Any, mark: OnMark) -> Route:

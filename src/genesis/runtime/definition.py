@@ -1,27 +1,40 @@
-"""A whole application: its components, their routes by name and by type, its sources; checked as a whole."""
+"""A whole application: its components, their routes by name and by type, its sources and resources; checked as a whole."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from genesis.core.errors import DefinitionError, UnknownTypeError
 from genesis.runtime.component import Component, Route
+from genesis.runtime.resource import Resources
+
+if TYPE_CHECKING:
+    from genesis.runtime.source import Source  # which knows the pipeline, and that knows this
 
 
 class Definition:
     """A whole application: routes by name and by type."""
 
-    def __init__(self, name: str, components: Iterable[Component], sources: Iterable[Any] = (), version: str = "") -> None:
+    def __init__(
+        self, name: str, components: Iterable[Component], sources: Iterable[Source], version: str, resources: Resources
+    ) -> None:
         """Check what only the whole can tell.
 
         Raises:
-            DefinitionError: two classes share a type, two components a name, or a request has not exactly one handler.
+            DefinitionError: two classes share a type, two components or sources a name, or a request has not exactly one
+                handler.
         """
-        self.name, self.version = name, version
+        self.name, self.version, self.resources = name, version, resources
         self.components: dict[str, Component] = {}
         self.sources = list(sources)
+        places: dict[str, str] = {}
+        for source in self.sources:
+            if source.name in places:
+                other = places[source.name]
+                raise DefinitionError(f"two sources are named {source.name!r}; the other is at {other}", where=source.where)
+            places[source.name] = source.where
         self.routes: dict[str, Route] = {}
         self.by_type: dict[str, list[Route]] = {}
         for component in components:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any
 
@@ -31,6 +32,7 @@ from genesis.runtime.loader import Loader
 from genesis.runtime.log import log
 from genesis.runtime.operate import Operator
 from genesis.runtime.pipeline import Observer, Pipeline
+from genesis.runtime.resource import call
 from genesis.runtime.restart import restore
 from genesis.runtime.slot import CAREFUL, GRACE_S, SLOTS, Slots
 from genesis.runtime.source import SourceRunner
@@ -66,8 +68,8 @@ class NodeSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1")
         for name in ("drain_s", "grace_s", "dedupe_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least 0")
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least 0, and no infinity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,12 @@ class Life:
         executor: Executor | None = None,
         clock: Callable[[], Clock] = LoopClock,
         sources: bool = True,
-        make: Callable[[type], Any] = lambda cls: cls(),
+        wrap: Callable[[object], Any] = lambda instance: instance,
     ) -> None:
         self.definition, self._engine, self._settings = definition, engine, settings
         self._rng, self._crash, self._observe, self._make_clock = rng, crash, observe, clock
         self._executor = executor
-        self._with_sources, self._make = sources, make
+        self._with_sources, self._wrap = sources, wrap
         self.pipeline: Pipeline | None = None
         self.slots: Slots | None = None
         self.sources: list[SourceRunner] = []
@@ -115,13 +117,21 @@ class Life:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Open, run while the block runs, drain, close.
+        """Open, run while the block runs, drain, close. Resources are the first to be opened and the last to be closed.
 
         Raises:
+            ResourceError: a resource cannot be opened.
             StoreError: the store cannot be opened, or was lost for good while the block ran.
         """
+        async with self.definition.resources.open() as held:
+            components = self.definition.components.values()
+            self._instances = {c.name: self._wrap(call(c.cls, c.needs, held)) for c in components}
+            async with self._running():
+                yield
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
         threads = Threads(self._settings.threads, self._executor)
-        self._instances = {c.name: self._make(c.cls) for c in self.definition.components.values()}
         loop = asyncio.get_running_loop()
         body = asyncio.current_task()
         assert body is not None

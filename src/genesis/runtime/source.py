@@ -36,6 +36,7 @@ class Source:
     name: str
     function: Callable[[Any], AsyncIterator[tuple[Any, Message]]]
     position_type: Any
+    where: str
 
 
 def define_source(function: Any, name: str | None) -> Source:
@@ -59,7 +60,7 @@ def define_source(function: Any, name: str | None) -> Source:
         position_type = typing.get_type_hints(function).get(parameter, Any)
     except NameError:
         position_type = Any
-    return Source(name or function.__name__.replace("_", "-"), function, position_type)
+    return Source(name or function.__name__.replace("_", "-"), function, position_type, where)
 
 
 class SourceRunner:

@@ -46,6 +46,7 @@ def test_all_subcommands_are_there() -> None:
         "genesis state get",
         "genesis state list",
         "genesis simulate",
+        "genesis config",
         "genesis doctor",
     }
     shown = CliRunner().invoke(main, ["--help"]).stdout

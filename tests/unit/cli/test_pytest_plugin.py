@@ -356,3 +356,53 @@ def test_an_app_that_is_not_to_be_found(project: Project, settings: str, said: s
     project.write("pytest.ini", settings)
     project.write("test_wrong.py", "async def test(sim): ...\n")
     assert said in project.run(code=1)
+
+
+def test_a_fixture_gives_other_resources_than_those_of_the_application(project: Project) -> None:
+    resource = """
+
+from collections.abc import AsyncIterator
+
+class Http:
+    left = 0
+
+@app.resource
+async def http() -> AsyncIterator[Http]:
+    raise OSError("no network")
+    yield Http()
+
+@app.component
+class Asking:
+    def __init__(self, http: Http) -> None:
+        self.http = http
+
+    @on(Placed)
+    async def placed(self, order: Placed, ctx: Context) -> None:
+        assert self.http.left == 7
+"""
+    project.write("shop.py", APP + resource)
+    project.write(
+        "test_shop.py",
+        """
+import pytest
+from shop import Http, Placed
+
+@pytest.fixture
+def genesis_resources():
+    async def fake():
+        client = Http()
+        client.left = 7
+        yield client
+    return {Http: fake}
+
+async def test_one(sim):
+    await sim.send(Placed("tea"))
+    await sim.settle()
+
+@pytest.mark.genesis(runs=2)
+async def test_many(sim):
+    await sim.send(Placed("tea"))
+    await sim.settle()
+""",
+    )
+    assert "2 passed" in project.run()

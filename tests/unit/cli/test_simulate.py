@@ -133,3 +133,75 @@ def test_bad_input_is_a_line_that_says_what_to_do(till: Path, arguments: list[st
     assert found.exit_code == 2
     assert said in found.stderr
     assert not list(till.glob("simulate-*"))
+
+
+QUOTING = """
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from genesis import App, Context, Message, on
+
+app = App("quoting")
+
+
+class Quote(Message, type="quote"):
+    n: int = 0
+
+
+class Http: ...
+
+
+class Fake(Http): ...
+
+
+@app.settings
+class Shop(msgspec.Struct):
+    token: str
+
+
+@app.resource
+async def http() -> AsyncIterator[Http]:
+    raise OSError("no network")
+    yield Http()
+
+
+@app.component
+class Quoting:
+    def __init__(self, http: Http, shop: Shop) -> None:
+        self.http, self.shop = http, shop
+
+    @on(Quote)
+    async def quote(self, quote: Quote, ctx: Context) -> None:
+        assert isinstance(self.http, Fake)
+
+
+async def fake_http():
+    yield Fake()
+
+
+fakes = {Http: fake_http, Shop: Shop("secret")}
+half = {Shop: Shop("secret")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--resources", "fakes"], 0, ""),
+        (["--resources", "fakes", "--jobs", "2"], 0, ""),
+        ([], 3, "genesis: app.token is missing"),
+        (["--resources", "half"], 1, r"genesis: resource http \(.*\) could not be opened: OSError: no network"),
+        (["--resources", "half", "--jobs", "2"], 1, r"genesis: resource http \(.*\) could not be opened: OSError: no network"),
+        (["--resources", "fake"], 2, r"genesis: quoting_app.fake is not there; did you mean 'fakes'\?"),
+        (["--resources", "fake_http"], 2, r"genesis: quoting_app.fake_http is no mapping: write fake_http = \{HttpClient:"),
+    ],
+)
+def test_resources_of_the_module_take_the_place_of_those_of_the_application(
+    arguments: list[str], code: int, said: str, till: Path
+) -> None:
+    (till / "quoting_app.py").write_text(QUOTING)
+    result = CliRunner().invoke(main, ["simulate", "quoting_app:app", "--seeds", "0:2", "--faults", "2", *arguments])
+    sys.modules.pop("quoting_app", None)
+    assert result.exit_code == code, result.stderr
+    assert re.search(said, result.stderr)

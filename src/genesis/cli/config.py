@@ -1,0 +1,61 @@
+"""`genesis config`: every setting as it is in force, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from genesis.cli.options import json_option, settings_options
+from genesis.cli.talk import pretty, say, show, show_json, table
+from genesis.cli.where import load_app
+from genesis.config import Settings, known_settings
+from genesis.runtime.own_settings import Origin, Row
+
+
+@click.command()
+@click.argument("app", metavar="[MODULE:APP]", required=False)
+@click.option("--explain", is_flag=True, help="Also say what each means.")
+@settings_options(*known_settings())
+@json_option
+def config(app: str | None, settings: Settings, explain: bool, as_json: bool) -> None:
+    """Show every setting as `genesis run` would have it: its value, and where that comes from.
+
+    A flag stands over a GENESIS_* variable, that over genesis.toml (or [tool.genesis] of pyproject.toml), that over the
+    default. With MODULE:APP the application's own settings are checked and shown too.
+
+    Exit code 3 when a setting is unknown, missing, or does not fit.
+    """
+    rows = settings.rows()
+    rows += load_app(app).own_settings().fill(settings.app)[1] if app is not None else _unchecked(settings)
+    file = settings.app.file or None
+    if as_json:
+        show_json({"file": file, "settings": [_fields(row) for row in rows]})
+        return
+    head = ["SETTING", "VALUE", "SOURCE", *["MEANING"] * explain]
+    show(table(head, [[row.name, _text(row.value), str(row.origin), *[row.meaning] * explain] for row in rows]))
+    say(f"read {file}" if file else "there is no genesis.toml here")
+    if app is None and (settings.app.table or settings.app.variables):
+        say("what is there for the application is checked with it: genesis config MODULE:APP")
+
+
+def _unchecked(settings: Settings) -> list[Row]:
+    """What is there for the application while nobody says which one that is."""
+    given = settings.app
+    rows = [Row(f"app.{name}", value, given.place((name,))) for name, value in given.table.items()]
+    return rows + [Row(variable, text, Origin(variable)) for variable, text in given.variables.items()]
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    origin = row.origin
+    return {
+        "name": row.name,
+        "value": row.value,
+        "source": origin.name,
+        "line": origin.line or None,
+        "meaning": row.meaning,
+    }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value else pretty(value, indent=-1)
