@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from genesis.layers.recovery.failure import Retry
     from genesis.runtime.component import every, on
     from genesis.runtime.context import Context
+    from genesis.runtime.log import JsonLines
     from genesis.runtime.node import Node
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "HandlerTimeoutError",
     "IntakeFullError",
     "InvalidEventError",
+    "JsonLines",
     "Message",
     "Node",
     "NotAcceptedError",
@@ -86,6 +88,7 @@ _HOMES = {
     "HandlerTimeoutError": "genesis.core.errors",
     "IntakeFullError": "genesis.core.errors",
     "InvalidEventError": "genesis.core.errors",
+    "JsonLines": "genesis.runtime.log",
     "Message": "genesis.core.message",
     "Node": "genesis.runtime.node",
     "NotAcceptedError": "genesis.core.errors",
