@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -154,9 +154,9 @@ def version() -> str:
 
 def iso(wall: float | None) -> str | None:
     """A time for programs: ISO 8601, UTC."""
-    if wall is None:
-        return None
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    from genesis.runtime.clock import utc
+
+    return utc(wall) if wall is not None else None
 
 
 def local(wall: float) -> str:

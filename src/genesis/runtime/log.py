@@ -9,10 +9,11 @@ import contextvars
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from genesis.runtime.clock import utc
 
 if TYPE_CHECKING:
     from genesis.runtime.context import Context
@@ -115,7 +116,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, logger, message, then the attempt, what was given with `extra`, and the exception."""
         fields = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": utc(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": message_of(record),
