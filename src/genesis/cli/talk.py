@@ -180,6 +180,26 @@ def lasting(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
+UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def moment_of(text: str, now: float) -> float:
+    """A time of the wall clock from ``30s``, ``10m``, ``2h``, ``1d`` (so long ago) or ISO 8601; local without an offset.
+
+    Raises:
+        Failure: it is none of them.
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    try:
+        if text[len(number) :] in UNITS:
+            ago = float(number) * UNITS[text[len(number) :]]
+            if 0 <= ago <= now:
+                return now - ago
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise Failure(f"{text!r} is no time: write 30s, 10m, 2h, 1d, or 2027-01-15T08:00:00Z", USAGE) from None
+
+
 # --- looks ----------------------------------------------------------------------------------------------------------
 
 
