@@ -54,7 +54,7 @@ class Letter:
 
 def keys_of(store: Outside) -> list[str]:
     """Keys of all: by priority, then in the order in which they were accepted."""
-    return sorted(letter.key for letter in _all(store))
+    return sorted(letter.key for letter in all_letters(store))
 
 
 def letters_of(store: Outside, limit: int, skip: int = 0) -> tuple[int, list[Letter]]:
@@ -63,7 +63,7 @@ def letters_of(store: Outside, limit: int, skip: int = 0) -> tuple[int, list[Let
 
     def counted() -> Iterator[Letter]:
         nonlocal total
-        for letter in _all(store):
+        for letter in all_letters(store):
             total += 1
             yield letter
 
@@ -75,7 +75,8 @@ def _by_age(letter: Letter) -> tuple[float, str]:
     return letter.at, letter.key
 
 
-def _all(store: Outside) -> Iterator[Letter]:
+def all_letters(store: Outside) -> Iterator[Letter]:
+    """Dead letters by key, then the parked ones."""
     after = ""
     while page := store.scan("dead", after, PAGE):
         after = page[-1][0]
