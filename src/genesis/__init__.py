@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from genesis.layers.recovery.failure import Retry
     from genesis.runtime.component import every, on
     from genesis.runtime.context import Context
+    from genesis.runtime.log import JsonLines
     from genesis.runtime.node import Node
     from genesis.runtime.parts import Module
 
@@ -53,6 +54,7 @@ __all__ = [
     "HandlerTimeoutError",
     "IntakeFullError",
     "InvalidEventError",
+    "JsonLines",
     "Message",
     "Module",
     "Node",
@@ -90,6 +92,7 @@ _HOMES = {
     "HandlerTimeoutError": "genesis.core.errors",
     "IntakeFullError": "genesis.core.errors",
     "InvalidEventError": "genesis.core.errors",
+    "JsonLines": "genesis.runtime.log",
     "Message": "genesis.core.message",
     "Module": "genesis.runtime.parts",
     "Node": "genesis.runtime.node",

@@ -82,7 +82,7 @@ def test_a_handler_that_hangs_in_a_thread_does_not_keep_the_process(shop: Shop) 
 
 def test_two_processes_on_one_store(shop: Shop) -> None:
     running = shop.start()
-    second = shop.run("run", "shop:app")
+    second = shop.run("run", "shop:app", "--log", "pretty")
     assert second.returncode == 3
     host = socket.gethostname()
     owner = f"in use by process {running.process.pid} on {host}"
@@ -94,7 +94,16 @@ def test_logs_go_to_stderr_at_the_level_that_is_asked_for(shop: Shop) -> None:
     running = shop.start(GENESIS_LOG="debug")
     running.tell(signal.SIGTERM)
     assert running.ended() == 0
-    assert " DEBUG asyncio: Using selector" in running.said
+    assert " DEBUG    asyncio: Using selector" in running.said
+
+
+def test_where_a_program_reads_it_all_of_the_log_is_json(shop: Shop) -> None:
+    running = shop.start("--log", "json")
+    running.tell(signal.SIGTERM)
+    assert running.ended() == 0
+    first, last = (json.loads(line) for line in running.said.splitlines())
+    assert first["message"] == f"Genesis 0.1.0  shop  store shop.db  pid {running.process.pid}"
+    assert last["message"].startswith("shop stopped  accepted 0")
 
 
 def test_a_store_that_is_none_is_left_as_it_is(shop: Shop) -> None:

@@ -54,7 +54,7 @@ class Letter:
 
 def keys_of(store: Outside) -> list[str]:
     """Keys of all: by priority, then in the order in which they were accepted."""
-    return sorted(letter.key for letter in _all(store))
+    return sorted(letter.key for letter in all_letters(store))
 
 
 def letters_of(store: Outside, limit: int, skip: int = 0) -> tuple[int, list[Letter]]:
@@ -63,7 +63,7 @@ def letters_of(store: Outside, limit: int, skip: int = 0) -> tuple[int, list[Let
 
     def counted() -> Iterator[Letter]:
         nonlocal total
-        for letter in _all(store):
+        for letter in all_letters(store):
             total += 1
             yield letter
 
@@ -75,12 +75,13 @@ def _by_age(letter: Letter) -> tuple[float, str]:
     return letter.at, letter.key
 
 
-def _all(store: Outside) -> Iterator[Letter]:
+def all_letters(store: Outside) -> Iterator[Letter]:
+    """Dead letters by key, then the parked ones."""
     after = ""
     while page := store.scan("dead", after, PAGE):
         after = page[-1][0]
         for key, body in page:
-            yield _dead(key, body)
+            yield read_letter(key, body)
     last = 0
     while rows := store.scan_pending(last, PAGE):
         last = rows[-1].delivery.id
@@ -102,14 +103,15 @@ def find_letter(store: Outside, key: str) -> Letter:
         raise Failure(f"{key!r} is no key of a dead letter: genesis dlq list shows them", FAILED) from None
     for found, body in store.scan("dead", f"{number - 1:016x}" if number > 0 else "", 1):
         if found == whole:
-            return _dead(found, body)
+            return read_letter(found, body)
     for row in store.scan_pending(number - 1, 1) if 0 < number < 1 << 63 else []:
         if row.delivery.id == number and row.reason is Reason.PARKED:
             return _parked(row.delivery)
     raise Failure(f"there is no dead letter {whole}: it was replayed or dropped, or never was; see genesis dlq list", FAILED)
 
 
-def _dead(key: str, body: bytes) -> Letter:
+def read_letter(key: str, body: bytes) -> Letter:
+    """A stored dead letter."""
     letter = _unpack(body)
     return Letter(
         key,

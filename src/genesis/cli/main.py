@@ -18,14 +18,17 @@ import click
 from genesis.cli.talk import OK, deafen, did_you_mean, report, version
 
 SUBCOMMANDS = {
+    "new": "Make a project that passes its own test.",
     "run": "Run an application until it is told to stop.",
     "send": "Send events to an application.",
     "status": "Show where an application stands.",
+    "tail": "Follow what happens in a store.",
     "dlq": "List, show, replay or drop dead letters.",
     "state": "Look at the state of components.",
     "simulate": "Run a scenario in many simulated worlds.",
     "config": "Show the settings, and where each comes from.",
     "doctor": "Check the machine and the store.",
+    "completion": "Print what completes commands in a shell.",
 }
 """Each is the command of that name in the module of that name."""
 

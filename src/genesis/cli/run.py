@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -12,8 +11,9 @@ import threading
 import click
 
 from genesis.app import App
+from genesis.cli.logs import FORMS, logging_to_stderr
 from genesis.cli.options import settings_options
-from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say, version
+from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say, version
 from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings, known_settings
 from genesis.core.errors import GenesisError
@@ -24,7 +24,6 @@ SWITCH_S = 1e-4
 """A busy event loop gives the thread that commits its turn after this long; with Python's 5 ms commits starve."""
 LINGER_S = 1.0
 """How long threads that still run a handler may take to end after the drain."""
-LEVELS = ("debug", "info", "warning", "error")
 
 
 class Stop:
@@ -84,8 +83,9 @@ class CrashAt:
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
 @settings_options(*known_settings())
+@click.option("--log", type=click.Choice(FORMS), help="How it logs; by default pretty on a terminal, else json.")
 @click.pass_context
-def run(ctx: click.Context, /, app: str, settings: Settings) -> None:
+def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
@@ -94,17 +94,21 @@ def run(ctx: click.Context, /, app: str, settings: Settings) -> None:
 
     Exit code 0 after SIGTERM, 130 after Ctrl-C, 3 when the application or its store cannot be used.
     """
-    _logs()
+    with logging_to_stderr(log):
+        try:
+            code = _run(app, settings)
+        except Exception as error:
+            code = report(error)
+        _leave(code)
+    ctx.exit(code)
+
+
+def _run(spec: str, settings: Settings) -> int:
     text = os.environ.get("GENESIS_CRASH")
     crash = CrashAt.of(text) if text else None
-    found = load_app(app)
+    found = load_app(spec)
     sys.setswitchinterval(SWITCH_S)
-    try:
-        code = asyncio.run(_serve(found, settings.store or f"{found.name}.db", settings, crash))
-    except Exception as error:
-        code = report(error)
-    _leave(code)
-    ctx.exit(code)
+    return asyncio.run(_serve(found, settings.store or f"{found.name}.db", settings, crash))
 
 
 async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
@@ -147,14 +151,6 @@ def _told(ledger: Ledger) -> str:
         f"accepted {ledger.accepted:,}  done {ledger.done:,}  expired {ledger.expired:,}  dead {ledger.dead:,}"
         f"  waiting {ledger.waiting:,}  {f'THE LEDGER DOES NOT ADD UP: {wrong}' if wrong else 'the ledger adds up'}"
     )
-
-
-def _logs() -> None:
-    level = os.environ.get("GENESIS_LOG", "warning").lower()
-    if level not in LEVELS:
-        raise Failure(f"GENESIS_LOG is {level!r}: one of {', '.join(LEVELS)}{did_you_mean(level, LEVELS)}", UNFIT)
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=form)
 
 
 def _leave(code: int) -> None:

@@ -11,6 +11,7 @@ from genesis.cli.health import Health, examine, for_programs
 from genesis.cli.options import json_option, store_option
 from genesis.cli.talk import FAILED, OK, lasting, painted, printable, show, show_json
 from genesis.cli.where import find_store, open_store
+from genesis.cli.why import obstacles_of, told
 from genesis.config import Settings
 
 WORDS = {
@@ -27,18 +28,22 @@ CUT = 100
 
 @click.command()
 @store_option
+@click.option("--why", is_flag=True, help="Say what stands in the way instead, and what to do about it.")
 @json_option
 @click.pass_context
-def status(ctx: click.Context, /, settings: Settings, as_json: bool) -> None:
+def status(ctx: click.Context, /, settings: Settings, why: bool, as_json: bool) -> None:
     """Show where an application stands, read from its store, whether or not it runs.
 
     Exit code 0 when the ledger adds up and a process runs or has stopped in order, else 1.
     """
     with open_store(find_store(settings.store)) as outside:
         health = examine(outside)
+        obstacles = list(obstacles_of(health, outside, moment.wall())) if why else []
     fields = for_programs(health)
     if as_json:
-        show_json(fields)
+        show_json({**fields, "why": [obstacle.for_programs() for obstacle in obstacles]} if why else fields)
+    elif why:
+        show("\n".join([_headline(health, fields), *told(obstacles)]))
     else:
         show("\n".join(_screen(health, fields)))
     ctx.exit(OK if health.well else FAILED)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 import click
@@ -32,24 +33,25 @@ class Failure(click.ClickException):
 
 def report(error: Exception) -> int:
     """Say what went wrong, in a line or two, and give the exit code."""
-    if os.environ.get("GENESIS_LOG", "").lower() == "debug":
+    if "debug" in os.environ.get("GENESIS_LOG", "").lower().split(","):
         traceback.print_exception(error)
     if isinstance(error, click.Abort):
         return INTERRUPTED
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx is not None else "genesis"
-        say(f"{command}: {error.format_message().rstrip('.')}\n  see: {command} --help")
+        say(f"{command}: {error.format_message().rstrip('.')}\n  see: {command} --help", failed=True)
         return USAGE
     if isinstance(error, click.ClickException):
-        say(f"genesis: {printable(error.format_message())}")
+        say(f"genesis: {printable(error.format_message())}", failed=True)
         return error.code if isinstance(error, Failure) else error.exit_code
     if isinstance(error, DefinitionError):
-        say(printable(str(error)))
+        say(printable(str(error)), failed=True)
         return UNFIT
     if isinstance(error, GenesisError):
-        say(f"genesis: {printable(str(error))}")
+        say(f"genesis: {printable(str(error))}", failed=True)
         return UNFIT if isinstance(error, SettingsError | StoreError) else FAILED
-    say(f"genesis: {_guilty(error)}: {type(error).__name__}: {printable(str(error))}\n  see it whole: GENESIS_LOG=debug")
+    what = f"{_guilty(error)}: {type(error).__name__}: {printable(str(error))}"
+    say(f"genesis: {what}\n  see it whole: GENESIS_LOG=debug", failed=True)
     return FAILED
 
 
@@ -61,10 +63,31 @@ def _guilty(error: Exception) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}"
 
 
-def say(text: str) -> None:
+Voice = Callable[[str, bool], None]
+"""Says a text, and whether something failed."""
+
+
+def _plainly(text: str, failed: bool) -> None:
+    click.echo(text, err=True)
+
+
+_voice: ContextVar[Voice] = ContextVar("genesis-voice", default=_plainly)
+
+
+def say(text: str, *, failed: bool = False) -> None:
     """Talk, on stderr. Nobody listening is no reason to stop."""
     with suppress(OSError):
-        click.echo(text, err=True)
+        _voice.get()(text, failed)
+
+
+@contextmanager
+def spoken(voice: Voice) -> Iterator[None]:
+    """While the block runs, what is said goes this way: where stderr is read by a program, talk is a line of its log."""
+    token = _voice.set(voice)
+    try:
+        yield
+    finally:
+        _voice.reset(token)
 
 
 def show(text: str) -> None:
@@ -131,9 +154,9 @@ def version() -> str:
 
 def iso(wall: float | None) -> str | None:
     """A time for programs: ISO 8601, UTC."""
-    if wall is None:
-        return None
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    from genesis.runtime.clock import utc
+
+    return utc(wall) if wall is not None else None
 
 
 def local(wall: float) -> str:
@@ -157,12 +180,32 @@ def lasting(seconds: float) -> str:
     raise AssertionError(seconds)
 
 
+UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def moment_of(text: str, now: float) -> float:
+    """A time of the wall clock from ``30s``, ``10m``, ``2h``, ``1d`` (so long ago) or ISO 8601; local without an offset.
+
+    Raises:
+        Failure: it is none of them.
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    try:
+        if text[len(number) :] in UNITS:
+            ago = float(number) * UNITS[text[len(number) :]]
+            if 0 <= ago <= now:
+                return now - ago
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise Failure(f"{text!r} is no time: write 30s, 10m, 2h, 1d, or 2027-01-15T08:00:00Z", USAGE) from None
+
+
 # --- looks ----------------------------------------------------------------------------------------------------------
 
 
-def painted(text: str, colour: str) -> str:
-    """Text in a colour, where a person looks on and NO_COLOR is not set."""
-    wanted = bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+def painted(text: str, colour: str, *, err: bool = False) -> str:
+    """Text in a colour for stdout or stderr, where a person looks on and NO_COLOR is not set."""
+    wanted = bool(os.environ.get("FORCE_COLOR")) or (sys.stderr if err else sys.stdout).isatty()
     return click.style(text, fg=colour) if wanted and not os.environ.get("NO_COLOR") else text
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from genesis.core.errors import StoreError, StoreInUseError
-from genesis.core.event import Pending, Timer
+from genesis.core.event import Delivery, Pending, Timer
 from genesis.core.ports import Head, StateRow
 from genesis.engines import sqlite_rows as rows
 from genesis.engines import sqlite_schema as schema
@@ -174,6 +174,12 @@ class Outside:
         """A page of the pending deliveries, in id order."""
         with self._reading() as db:
             return rows.scan_pending(db, partition, after, limit)
+
+    def read_lane(self, lane: int, after: int = 0, limit: int = 1000, partition: int = 0) -> list[Delivery]:
+        """A page of the deliveries that wait in a lane, in order, expired ones too."""
+        with self._reading() as db:
+            found = rows.read_lane(db, partition, lane, after, limit, -inf)
+            return [delivery for delivery in found if isinstance(delivery, Delivery)]
 
     def timers(self, limit: int = 1000, partition: int = 0) -> list[Timer]:
         """The timers that are due first."""

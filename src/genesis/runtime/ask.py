@@ -26,7 +26,8 @@ from genesis.core.event import Delivery, Kind
 from genesis.core.message import UNFIT, Request, encode, type_of
 from genesis.core.ports import Batch
 from genesis.runtime.component import Route
-from genesis.runtime.context import Context
+from genesis.runtime.context import Context, handed_down
+from genesis.runtime.log import logs_as
 from genesis.runtime.outcome import ask_key
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ class Asks:
         limit = asyncio.timeout(route.timeout_s)
         try:
             async with limit:
-                result = await method(*arguments) if route.is_async else method(*arguments)
+                with logs_as(context):
+                    result = await method(*arguments) if route.is_async else method(*arguments)
         except TimeoutError as error:
             if not limit.expired():
                 raise AskFailedError(f"{route.name}: {error!r}") from error
@@ -195,7 +197,7 @@ class Asks:
             )
         if len(chain) > CHAIN_MAX:
             raise AskCycleError(f"a chain of {len(chain)} asks ends here: {route.name} asks in circles")
-        return {CHAIN: "\n".join(chain)}
+        return {**(handed_down(asker.headers) or {}), CHAIN: "\n".join(chain)}
 
     # --- the other side ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 
 class LoopClock:
@@ -15,3 +16,8 @@ class LoopClock:
     def __init__(self) -> None:
         self.now: Callable[[], float] = asyncio.get_running_loop().time
         self.wall: Callable[[], float] = time.time
+
+
+def utc(wall: float) -> str:
+    """A time of the wall clock (seconds since the epoch) for programs: ISO 8601, UTC."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -106,7 +106,7 @@ class Context(Struct):  # the garbage collector sees it: what an attempt leaves 
             emits = self._emits = []
             self._used = True
         event_id = f"{parent.id:x}.{self._records}"
-        added = gate.deliveries(message, event_id, gate.source, Kind.EMITTED, priority, _handed_down(parent.headers))
+        added = gate.deliveries(message, event_id, gate.source, Kind.EMITTED, priority, handed_down(parent.headers))
         if added:
             self._weigh(len(added), len(added) * len(added[0].payload))
             emits += added
@@ -141,7 +141,7 @@ class Context(Struct):  # the garbage collector sees it: what an attempt leaves 
             payload=payload,
             priority=codec.priority if priority is None else level_of(priority),
             event_id=event_id,
-            headers=_handed_down(self._delivery.headers),
+            headers=handed_down(self._delivery.headers),
         )
         self._add_timer(timer)
         return name
@@ -245,7 +245,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _handed_down(headers: dict[str, str] | None) -> dict[str, str] | None:
+def handed_down(headers: dict[str, str] | None) -> dict[str, str] | None:
     """Headers that an event's children inherit: its trace."""
     if not headers:
         return None

@@ -13,19 +13,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from genesis.core.errors import (
-    GenesisError,
-    HandlerTimeoutError,
-    StoreChangedError,
-    StoreNewerError,
-    UnavailableError,
-)
+from genesis.core.errors import GenesisError, HandlerTimeoutError, StoreChangedError, StoreNewerError, UnavailableError
 from genesis.core.event import Delivery, lane_start
 from genesis.core.ports import BATCH_BYTES, GROUP_ROWS, StateRow
 from genesis.layers.recovery.overlay import ABSENT
 from genesis.runtime.bound import Bound, UndecodableError
 from genesis.runtime.context import Context
-from genesis.runtime.log import log
+from genesis.runtime.log import fields_of, log, marked
 from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.step import ENDED, resumed, stepped
 
@@ -69,7 +63,8 @@ class Slots:
         self._keys, self._pauses = pipeline.lanes.keys, pipeline.lanes.pauses
         self._spawn = spawn
         self._count = count
-        self._variables = contextvars.copy_context()
+        self._bare = contextvars.copy_context()
+        self._renew()
         self._grace_s = grace_s
         self._careful = careful
         self._first_new = [lane_start(pipeline.partition, n) + s for n, s in enumerate(pipeline.head.next_sequence)]
@@ -184,8 +179,13 @@ class Slots:
         """Whether there are more slots than handlers may wait: one was added while a handler waited for an answer."""
         return self._alive > self._count + self._pipeline.asks.in_handlers + self.stuck
 
+    def _renew(self) -> None:
+        """Before others get their turn, or a mark is kept: what an attempt left behind is not taken for a later one."""
+        self._mark, self._variables = marked(self._bare)
+
     async def _yield(self, immediate: bool) -> float:
         """Give others their turn on the loop. Returns when the next one is due."""
+        self._renew()
         if immediate:
             self._pipeline.flush()
         await asyncio.sleep(0)
@@ -209,6 +209,7 @@ class Slots:
         if not self.open or self._is_surplus():
             self._alive -= 1
             return False
+        self._renew()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
         await waiter
@@ -219,6 +220,7 @@ class Slots:
 
     async def _aside(self, waiting: Coroutine[Any, Any, None]) -> None:
         """Wait for something without keeping the turn."""
+        self._renew()
         self._pulling -= 1
         self.wake()
         try:
@@ -267,6 +269,7 @@ class Slots:
                 message = bound.message(delivery)
             state = bound.decode(row[1]) if row[0] == bound.current else bound.older(row)
             handler = bound.call(message, state, context)
+            self._mark.attempt = context
             variables, result = self._variables.copy(), None  # what a handler sets is not seen by the next one
             if bound.returns:
                 waiting_for, result = variables.run(stepped, handler)
@@ -311,6 +314,8 @@ class Slots:
     ) -> None:
         """Go on with a handler that waits: from here on it has a timer, and another slot pulls."""
         pipeline, limit_s = self._pipeline, bound.limit_s
+        self._mark.kept = True
+        self._renew()
         loop = asyncio.get_running_loop()
         task = context._task = asyncio.current_task()
         assert task is not None
@@ -361,11 +366,12 @@ class Slots:
         pipeline, delivery = self._pipeline, context._delivery
         context._closed = context._abandoned = True
         self.stuck += 1
-        log.error("%s ignores its cancellation after %s s: given up", context._route.name, context._route.timeout_s)
+        name, limit_s = context._route.name, context._route.timeout_s
+        log.error("%s ignores its cancellation after %s s: given up", name, limit_s, extra=fields_of(context))
         del pipeline.running[delivery.id]
         pipeline.outcomes.failed(
             context,
-            HandlerTimeoutError(f"{context._route.name} took over {context._route.timeout_s} s and ignored its cancellation"),
+            HandlerTimeoutError(f"{name} took over {limit_s} s and ignored its cancellation"),
         )
         pipeline.lanes.release(delivery)
         self.wake()
@@ -385,6 +391,6 @@ class Slots:
             outcomes.dead(delivery, "undecodable", str(error), delivery.attempt + 1, error.__cause__)
             return
         if isinstance(error, (StoreChangedError, StoreNewerError)):
-            log.error("%s: %s", context._route.name, error)
+            log.error("%s: %s", context._route.name, error, extra=fields_of(context))
             error = UnavailableError(str(error), BUSY_RETRY_S)
         outcomes.failed(context, error)

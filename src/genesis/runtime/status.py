@@ -40,9 +40,13 @@ class Status(msgspec.Struct):
     parked: int
     paused: dict[str, float]
     """Handlers whose dependency is down, and seconds until the next probe."""
+    refuses: str
+    """Why nothing new is accepted; empty while it is."""
     sources: dict[str, dict[str, str]]
     imbalance: str
     """What does not add up in the ledger; empty when all does."""
+    paused_since: dict[str, float] = {}
+    """When the housekeeper first saw a handler paused that still is, seconds since the epoch."""
 
 
 def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunner]) -> Status:
@@ -51,11 +55,12 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
     names = [priority.name for priority in Priority]
     waiting = head.waiting_by_lane
     ledger: Ledger = msgspec.structs.replace(head.ledger)
+    wall, refusal = pipeline.clock.wall(), pipeline.admission.ask(ledger.waiting)
     return Status(
         app=pipeline.definition.name,
         pid=os.getpid(),
         host=socket.gethostname(),
-        at=pipeline.clock.wall(),
+        at=wall,
         ledger=ledger,
         waiting={name: waiting[2 * i] + waiting[2 * i + 1] for i, name in enumerate(names)},
         born=dict(zip(names, head.born_by_priority, strict=True)),
@@ -69,6 +74,7 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
         stuck=slots.stuck if slots is not None else 0,
         parked=pipeline.pending.parked,
         paused={route: max(0.0, until - now) for route, until in pipeline.lanes.paused().items()},
+        refuses=refusal[0] if refusal is not None else "",
         sources={runner.source.name: {"state": runner.state, "error": runner.error} for runner in sources},
         imbalance=ledger.imbalance(),
     )
@@ -80,6 +86,7 @@ class Housekeeper:
     def __init__(self, pipeline: Pipeline, slots: Slots, sources: list[SourceRunner]) -> None:
         self._pipeline, self._slots, self._sources = pipeline, slots, sources
         self._last: Any = None
+        self._paused_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look for ever."""
@@ -96,7 +103,9 @@ class Housekeeper:
         if not pipeline.engine.traits.durable:
             return
         status = status_of(pipeline, self._slots, self._sources)
-        seen = (status.ledger, status.running, status.stuck, status.sources, sorted(status.paused))
+        status.paused_since = {route: self._paused_since.get(route, status.at) for route in status.paused}
+        self._paused_since = status.paused_since
+        seen = (status.ledger, status.running, status.stuck, status.sources, sorted(status.paused), bool(status.refuses))
         if seen != self._last:
             self._last = seen
             pipeline.group.batch.put("fact", "status", encode(status))

@@ -7,6 +7,7 @@ that goes on beyond its limit is left behind, and another thread takes the place
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -40,14 +41,14 @@ class Threads:
         return ThreadPoolExecutor(self._count, thread_name_prefix="genesis-handler")
 
     async def run(self, function: Callable[[], T], limit_s: float | None) -> T:
-        """Run a function as soon as a thread is free: the wait does not count.
+        """Run a function as soon as a thread is free, with the context variables of the caller: the wait does not count.
 
         Raises:
             TimeoutError: it took over `limit_s` seconds, and goes on, unheard.
         """
         await self._turn()
         loop = asyncio.get_running_loop()
-        work: Future[T] = self._executor.submit(function)
+        work: Future[T] = self._executor.submit(contextvars.copy_context().run, function)
         work.add_done_callback(lambda _: _tell(loop, self._ended, work))
         waiter = asyncio.wrap_future(work)
         try:

@@ -137,7 +137,7 @@ class Shop:
         said = self.folder / f"said-{len(self._processes)}.txt"
         with said.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "genesis", "run", "shop:app", *arguments],
+                [sys.executable, "-m", "genesis", "run", "shop:app", "--log", "pretty", *arguments],
                 cwd=self.folder,
                 env=self.environment(**variables),
                 stdin=subprocess.DEVNULL,

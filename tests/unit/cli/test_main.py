@@ -36,9 +36,11 @@ ALL = dict(commands(main))
 
 def test_all_subcommands_are_there() -> None:
     assert set(ALL) == {
+        "genesis new",
         "genesis run",
         "genesis send",
         "genesis status",
+        "genesis tail",
         "genesis dlq list",
         "genesis dlq show",
         "genesis dlq replay",
@@ -48,14 +50,19 @@ def test_all_subcommands_are_there() -> None:
         "genesis simulate",
         "genesis config",
         "genesis doctor",
+        "genesis completion",
     }
     shown = CliRunner().invoke(main, ["--help"]).stdout
     assert all(f"{name} " in shown and about in shown for name, about in SUBCOMMANDS.items())
 
 
-@pytest.mark.parametrize("path", sorted(set(ALL) - {"genesis run"}))
+SILENT = {"genesis run", "genesis new", "genesis completion"}
+"""They print nothing of an application."""
+
+
+@pytest.mark.parametrize("path", sorted(set(ALL) - SILENT))
 def test_everything_that_prints_has_json(path: str) -> None:
-    assert any("--json" in parameter.opts for parameter in ALL[path].params)
+    assert any({"--json", "--jsonl"} & set(parameter.opts) for parameter in ALL[path].params)
 
 
 @pytest.mark.parametrize("path", sorted(ALL))

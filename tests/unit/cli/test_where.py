@@ -119,7 +119,7 @@ def test_what_cannot_be_imported_is_said_in_a_line(spec: str, code: int, said: s
 
 def test_a_definition_error_is_printed_as_it_is(here: Path) -> None:
     (here / "wrong.py").write_text(APP + "class Placed(Message):\n    sku: str\n")
-    result = CliRunner().invoke(main, ["run", "wrong:app"])
+    result = CliRunner().invoke(main, ["run", "wrong:app", "--log", "pretty"])
     assert result.exit_code == 3
     assert result.stderr.startswith(
         "class Placed: a message needs the type of its event\n    write: class Placed(Message, type="
