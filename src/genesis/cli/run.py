@@ -13,6 +13,7 @@ import click
 
 from genesis.app import App
 from genesis.cli.logs import FORMS, logging_to_stderr
+from genesis.cli.reload import reloading
 from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say, version
 from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings
@@ -44,6 +45,17 @@ class Stop:
         if sys.stderr.isatty():
             say("stopping in order; once more stops at once")
         self._told.set()
+
+    def with_stdin(self) -> None:
+        """Stop in order when standard input ends, too."""
+        loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+        def ended() -> None:
+            if not os.read(stdin, 1024):
+                loop.remove_reader(stdin)
+                self._tell(signal.SIGTERM)
+
+        loop.add_reader(stdin, ended)
 
     async def told(self) -> None:
         """Wait for the first signal."""
@@ -82,8 +94,21 @@ class CrashAt:
 @click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
 @click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
 @click.option("--log", type=click.Choice(FORMS), help="How it logs; by default pretty on a terminal, else json.")
+@click.option("--reload", is_flag=True, help="For development: start it again whenever a .py file beside or below it changes.")
+@click.option(
+    "--leash", is_flag=True, hidden=True, help="Stop in order when standard input ends: with the process that started it."
+)
 @click.pass_context
-def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None, log: str | None) -> None:
+def run(
+    ctx: click.Context,
+    /,
+    app: str,
+    store: str | None,
+    drain: float | None,
+    log: str | None,
+    reload: bool,
+    leash: bool,
+) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
@@ -93,14 +118,14 @@ def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None,
     """
     with logging_to_stderr(log):
         try:
-            code = _run(app, store, drain)
+            code = reloading(app, store, drain, log) if reload else _run(app, store, drain, leash=leash)
         except Exception as error:
             code = report(error)
         _leave(code)
     ctx.exit(code)
 
 
-def _run(spec: str, store: str | None, drain: float | None) -> int:
+def _run(spec: str, store: str | None, drain: float | None, *, leash: bool) -> int:
     settings = Settings.from_environment()
     if drain is not None:
         settings = dataclasses.replace(settings, drain_s=drain)
@@ -108,11 +133,13 @@ def _run(spec: str, store: str | None, drain: float | None) -> int:
     crash = CrashAt.of(text) if text else None
     found = load_app(spec)
     sys.setswitchinterval(SWITCH_S)
-    return asyncio.run(_serve(found, store or settings.store or f"{found.name}.db", settings, crash))
+    return asyncio.run(_serve(found, store or settings.store or f"{found.name}.db", settings, crash, leash=leash))
 
 
-async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
+async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None, *, leash: bool) -> int:
     stop = Stop()
+    if leash:
+        stop.with_stdin()
     async with app.running(store, settings=settings, crash=crash) as node:
         say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
         await stop.told()
