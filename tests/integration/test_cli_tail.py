@@ -103,6 +103,7 @@ def test_one_look_shows_what_is_there(shop: Shop) -> None:
         (["nowhere.db"], 3, "nowhere.db: there is no store"),
         (["memory:"], 2, "memory: is seen by its own process only"),
         (["shop.db", "--since", "yesterday"], 2, "'yesterday' is no time: write 30s, 10m, 2h, 1d, or 2027-"),
+        (["shop.db", "--since", ""], 2, "'' is no time"),
         (["shop.db", "--limit", "0"], 2, "Invalid value for '--limit'"),
         (["shop.db", "--every", "0"], 2, "Invalid value for '--every'"),
         (["shop.py"], 3, "not a store of Genesis"),

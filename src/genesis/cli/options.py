@@ -47,6 +47,13 @@ def settings_options(*names: str) -> Callable[[F], F]:
     return add
 
 
+def given_options(ctx: click.Context) -> list[str]:
+    """The options with a value that a command was given, as they are written."""
+    options = [p for p in ctx.command.params if isinstance(p, click.Option) and not p.is_flag]
+    given = [(p.opts[0], ctx.params[p.name or ""]) for p in options]
+    return [str(part) for option, value in given if value is not None for part in (option, value)]
+
+
 store_option = settings_options("store")
 """The options `--store` and `--config`; the command is given `settings`."""
 

@@ -12,7 +12,8 @@ import click
 
 from genesis.app import App
 from genesis.cli.logs import FORMS, logging_to_stderr
-from genesis.cli.options import settings_options
+from genesis.cli.options import given_options, settings_options
+from genesis.cli.reload import reloading
 from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say, version
 from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings, known_settings
@@ -47,6 +48,17 @@ class Stop:
         self._told.set()
         if self.opening is not None:
             self.opening.cancel()
+
+    def with_stdin(self) -> None:
+        """Stop in order when standard input ends, too."""
+        loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+        def ended() -> None:
+            if not os.read(stdin, 1024):
+                loop.remove_reader(stdin)
+                self._tell(signal.SIGTERM)
+
+        loop.add_reader(stdin, ended)
 
     async def told(self) -> None:
         """Wait for the first signal."""
@@ -84,8 +96,12 @@ class CrashAt:
 @click.argument("app", metavar="MODULE:APP")
 @settings_options(*known_settings())
 @click.option("--log", type=click.Choice(FORMS), help="How it logs; by default pretty on a terminal, else json.")
+@click.option("--reload", is_flag=True, help="For development: start it again whenever a .py file beside or below it changes.")
+@click.option(
+    "--leash", is_flag=True, hidden=True, help="Stop in order when standard input ends: with the process that started it."
+)
 @click.pass_context
-def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None) -> None:
+def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None, reload: bool, leash: bool) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
@@ -96,23 +112,25 @@ def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None) ->
     """
     with logging_to_stderr(log):
         try:
-            code = _run(app, settings)
+            code = reloading(app, given_options(ctx)) if reload else _run(app, settings, leash=leash)
         except Exception as error:
             code = report(error)
         _leave(code)
     ctx.exit(code)
 
 
-def _run(spec: str, settings: Settings) -> int:
+def _run(spec: str, settings: Settings, *, leash: bool) -> int:
     text = os.environ.get("GENESIS_CRASH")
     crash = CrashAt.of(text) if text else None
     found = load_app(spec)
     sys.setswitchinterval(SWITCH_S)
-    return asyncio.run(_serve(found, settings.store or f"{found.name}.db", settings, crash))
+    return asyncio.run(_serve(found, settings.store or f"{found.name}.db", settings, crash, leash=leash))
 
 
-async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
+async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None, *, leash: bool) -> int:
     stop = Stop()
+    if leash:
+        stop.with_stdin()
     try:
         async with app.running(store, settings=settings, crash=crash) as node:
             stop.opening = None

@@ -37,7 +37,7 @@ def tail(
     what waits and what died; what came and was done between two looks moves the counters only.
     """
     path = find_store(store)
-    begin = moment_of(since, moment.wall()) if since else 0.0 if once else None
+    begin = moment_of(since, moment.wall()) if since is not None else 0.0 if once else None
     left = limit
     for news in _followed(path, Watch(begin), every, once=once):
         _print(news, payload=payload, as_json=as_json)

@@ -110,6 +110,16 @@ def load_app(spec: str) -> App:
         Failure: nothing of that name, or its import failed.
         DefinitionError: it is written wrong.
     """
+    module_name, name = spec_parts(spec)
+    return _app_in(_imported(module_name), name)
+
+
+def spec_parts(spec: str) -> tuple[str, str]:
+    """Module and name of ``MODULE:APP``.
+
+    Raises:
+        Failure: it is written in another way.
+    """
     module_name, colon, name = spec.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
@@ -118,7 +128,7 @@ def load_app(spec: str) -> App:
     if not colon or not name or not all(part.isidentifier() for part in parts):
         example = f"{module_name}:app" if all(part.isidentifier() for part in parts) else "shop:app"
         raise Failure(f"{spec!r} does not name an application: write MODULE:APP, such as {example}", USAGE)
-    return _app_in(_imported(module_name), name)
+    return module_name, name
 
 
 def load_scenario(spec: str, name: str | None) -> Any:

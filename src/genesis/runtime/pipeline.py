@@ -63,9 +63,8 @@ class Pipeline:
         observe: Observer | None = None,
     ) -> None:
         self.definition, self.engine, self.head = definition, engine, head
-        self.clock, self.rng, self.partition = clock, rng, partition
+        self.clock, self.rng, self.partition, self.crash, self.observe = clock, rng, partition, crash, observe
         self.horizon, self.admission, self.lanes, self.overlay = horizon, admission, lanes, overlay
-        self.crash, self.observe = crash, observe
         self.pending = PendingWork({c.name for c in definition.components.values() if c.order == "skip"})
         self.timers = Timers()
         self.gate = Gate(
