@@ -11,6 +11,8 @@ import click
 from genesis.config import FILE, FILE_VARIABLE, Settings, known_settings, option_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+HERE = f"The store; by default $GENESIS_STORE, else that of {FILE}, else the one here."
+"""Of commands that look at a store which is there already."""
 
 
 def setting_flags(*names: str) -> Callable[[F], F]:
@@ -22,7 +24,7 @@ def setting_flags(*names: str) -> Callable[[F], F]:
                 continue
             kind = click.FloatRange(min=0) if isinstance(known.default, float) else type(known.default)
             metavar = "SECONDS" if name.endswith("_s") else "BYTES" if name.endswith("_bytes") else "N"
-            about = f"{known.metadata['meaning']}."
+            about = HERE if names == ("store",) else f"{known.metadata['meaning']}."
             command = click.option(
                 option_of(name), name, type=kind, metavar="PATH" if name == "store" else metavar, help=about
             )(command)
