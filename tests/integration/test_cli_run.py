@@ -332,7 +332,7 @@ async def far() -> AsyncIterator[Path]:
 """)
     module.write_text("from collections.abc import AsyncIterator\n" + module.read_text())
     process = subprocess.Popen(
-        [sys.executable, "-m", "genesis", "run", "shop:app"],
+        [sys.executable, "-m", "genesis", "run", "shop:app", "--log", "pretty"],
         cwd=shop.folder,
         env=shop.environment(),
         stderr=subprocess.PIPE,
@@ -355,6 +355,6 @@ async def far() -> AsyncIterator[Path]:
     raise ConnectionRefusedError("nobody listens")
     yield Path()
 """)
-    done = shop.run("run", "shop:app")
+    done = shop.run("run", "shop:app", "--log", "pretty")
     assert done.returncode == 1
     assert re.fullmatch(r"genesis: resource far \(.*shop.py:\d+\) could not be opened: .*: nobody listens\n", done.stderr)

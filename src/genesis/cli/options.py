@@ -34,6 +34,11 @@ def setting_flags(*names: str) -> Callable[[F], F]:
     return add
 
 
+def load_settings(config: str | None, flags: dict[str, Any]) -> Settings:
+    """Settings from the options of `setting_flags`, the environment and the file. Raises SettingsError."""
+    return Settings.load(file=config, flags={name: value for name, value in flags.items() if value is not None})
+
+
 def settings_options(*names: str) -> Callable[[F], F]:
     """The same; the command is given `settings` instead: from these, the environment and the file."""
 
@@ -41,8 +46,7 @@ def settings_options(*names: str) -> Callable[[F], F]:
         @wraps(command)
         def given_settings(*arguments: Any, config: str | None, **given: Any) -> Any:
             flags = {name: given.pop(name) for name in names}
-            said = {name: value for name, value in flags.items() if value is not None}
-            return command(*arguments, settings=Settings.load(file=config, flags=said), **given)
+            return command(*arguments, settings=load_settings(config, flags), **given)
 
         return setting_flags(*names)(cast("F", given_settings))
 

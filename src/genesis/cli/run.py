@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import click
 
 from genesis.app import App
 from genesis.cli.logs import FORMS, logging_to_stderr
-from genesis.cli.options import given_options, settings_options
+from genesis.cli.options import given_options, load_settings, setting_flags
 from genesis.cli.reload import reloading
 from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say, version
 from genesis.cli.where import load_app, open_store, store_path
@@ -94,14 +95,14 @@ class CrashAt:
 
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
-@settings_options(*known_settings())
+@setting_flags(*known_settings())
 @click.option("--log", type=click.Choice(FORMS), help="How it logs; by default pretty on a terminal, else json.")
 @click.option("--reload", is_flag=True, help="For development: start it again whenever a .py file beside or below it changes.")
 @click.option(
     "--leash", is_flag=True, hidden=True, help="Stop in order when standard input ends: with the process that started it."
 )
 @click.pass_context
-def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None, reload: bool, leash: bool) -> None:
+def run(ctx: click.Context, /, app: str, config: str | None, log: str | None, reload: bool, leash: bool, **flags: Any) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
@@ -112,6 +113,7 @@ def run(ctx: click.Context, /, app: str, settings: Settings, log: str | None, re
     """
     with logging_to_stderr(log):
         try:
+            settings = load_settings(config, flags)
             code = reloading(app, given_options(ctx)) if reload else _run(app, settings, leash=leash)
         except Exception as error:
             code = report(error)

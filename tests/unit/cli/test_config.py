@@ -188,7 +188,8 @@ def test_a_file_that_does_not_fit_exits_3_with_the_place_the_key_and_what_fits(
     command: str, text: str, said: str, here: Path
 ) -> None:
     (here / "genesis.toml").write_text(text)
-    result = CliRunner().invoke(main, [command, "shop:app"])
+    pretty = ["--log", "pretty"] if command == "run" else []
+    result = CliRunner().invoke(main, [command, "shop:app", *pretty])
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith(f"genesis: {said}"), result.stderr
 
