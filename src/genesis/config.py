@@ -20,6 +20,8 @@ from genesis.runtime.slot import GRACE_S, SLOTS
 PREFIX = "GENESIS_"
 ELSEWHERE = {"GENESIS_REQUIRE", "GENESIS_CRASH", "GENESIS_LOG"}
 """Variables with the prefix that are not settings of this tree."""
+SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+"""How a setting that is true or false is written in a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,22 @@ class Settings:
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
     quota_bytes: int = 0
     """Size the store may reach; 0: as much as the disk has."""
+    http: int = -1
+    """Port of the HTTP door of `genesis run`; 0: any free one, -1: no door."""
+    host: str = "127.0.0.1"
+    """Address of the HTTP door. It asks nobody for a password: other machines reach it through a proxy that does."""
+    http_connections: int = 1000
+    """Clients that may be connected to the HTTP door: a tenth of a megabyte each at the worst."""
+    trust_priority: bool = False
+    """Clients of the HTTP door may raise the priority of an event above that of its class."""
 
     def __post_init__(self) -> None:
         """Raises SettingsError when a value is out of range."""
         self.node()
+        if not -1 <= self.http <= 65535:
+            raise SettingsError(f"http is {self.http}: a port, 0 for any free one, -1 for none")
+        if self.http_connections < 1:
+            raise SettingsError(f"http_connections is {self.http_connections}: at least 1")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,9 +80,10 @@ class Settings:
                 )
             kind: type = type(known[name].default)
             try:
-                given[name] = kind(text)
-            except ValueError:
-                raise SettingsError(f"{variable} is {text!r}: {'a whole number' if kind is int else 'a number'}") from None
+                given[name] = SWITCH[text.lower()] if kind is bool else kind(text)
+            except (ValueError, KeyError):
+                wanted = {int: "a whole number", bool: "true or false"}.get(kind, "a number")
+                raise SettingsError(f"{variable} is {text!r}: {wanted}") from None
         return cls(**given)  # type: ignore[arg-type]
 
     def node(self) -> NodeSettings:

@@ -9,16 +9,22 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from genesis.app import App
-from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say, version
+from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, did_you_mean, report, say
 from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings
 from genesis.core.errors import GenesisError
 from genesis.core.ports import CrashPoint, Ledger
 from genesis.runtime.node import Node
+from genesis.runtime.release import version
+
+if TYPE_CHECKING:
+    from genesis.web.server import Served
 
 SWITCH_S = 1e-4
 """A busy event loop gives the thread that commits its turn after this long; with Python's 5 ms commits starve."""
@@ -82,19 +88,24 @@ class CrashAt:
 @click.argument("app", metavar="MODULE:APP")
 @click.option("--store", metavar="PATH", help="The store; by default $GENESIS_STORE, else APP's name with .db, here.")
 @click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="How long running handlers have at a stop.")
+@click.option("--http", metavar="PORT", type=click.IntRange(0, 65535), help="Take events over HTTP; 0 takes a free port.")
+@click.option("--host", metavar="ADDRESS", help="Where --http listens; by default 127.0.0.1, for this machine only.")
 @click.pass_context
-def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None) -> None:
+def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None, http: int | None, host: str | None) -> None:
     """Run an application until SIGTERM or Ctrl-C, then stop in order.
 
     Intake ends first, running handlers may end (--drain), and all that was done is committed. A second signal stops at
     once: nothing is lost, and what was running runs again at the next start.
 
+    With --http, events are taken at POST /events (CloudEvents), questions at POST /ask/TYPE; /readyz says whether there
+    is room, /metrics how it goes.
+
     Exit code 0 after SIGTERM, 130 after Ctrl-C, 3 when the application or its store cannot be used.
     """
     _logs()
     settings = Settings.from_environment()
-    if drain is not None:
-        settings = dataclasses.replace(settings, drain_s=drain)
+    given: dict[str, Any] = {"drain_s": drain, "http": http, "host": host}
+    settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
     text = os.environ.get("GENESIS_CRASH")
     crash = CrashAt.of(text) if text else None
     found = load_app(app)
@@ -109,12 +120,26 @@ def run(ctx: click.Context, /, app: str, store: str | None, drain: float | None)
 
 async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None) -> int:
     stop = Stop()
-    async with app.running(store, settings=settings, crash=crash) as node:
-        say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
+    async with _door(settings) as served, app.running(store, settings=settings, crash=crash) as node:
+        where = f"  http {served.url}" if served is not None else ""
+        say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}{where}")
+        if served is not None:
+            served.door.open(node)
         await stop.told()
+        if served is not None:
+            await served.door.drain(settings.drain_s)
         ledger = _counted(node)
     say(f"{app.name} stopped  {_told(_stored(store) or ledger)}")
     return INTERRUPTED if stop.signal is signal.SIGINT else OK
+
+
+def _door(settings: Settings) -> AbstractAsyncContextManager[Served | None]:
+    """The HTTP door, if there is to be one. It listens before the store is opened and until the node has stopped."""
+    if settings.http < 0:
+        return nullcontext()
+    from genesis.web.server import serving  # late: who runs no door pays for no server
+
+    return serving(settings)
 
 
 def _counted(node: Node) -> Ledger:

@@ -1,0 +1,128 @@
+"""One connection of the HTTP door: uvicorn's, with limits for clients that are slow, loud or many.
+
+uvicorn with httptools bounds neither the size of a head nor the time that it may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import SystemRandom
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from genesis.web.problems import Problem
+from genesis.web.wire import Answer, Receive, Scope, Send, respond
+
+HEAD_BYTES = 64 << 10
+"""Largest head of a request: an event of 1 KiB attributes, twice percent-encoded, fits many times."""
+CLIENT_S = 10.0
+"""How long a connection may wait for its client: for the rest of a head, for a reader, or for a close."""
+TURNED_AWAY_S = 1.0
+"""The same for a connection above the limit: just time to say why."""
+_rng = SystemRandom()
+
+
+class DoorConfig(uvicorn.Config):
+    """uvicorn's settings, and ours."""
+
+    connections_max: int = 1000
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol of one connection, with limits."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there. One above the limit is told so; of twice the limit, nobody is told anything."""
+        super().connection_made(transport)
+        limit = cast(DoorConfig, self.config).connections_max
+        self._since: float | None = self.loop.time()
+        self._patience_s = CLIENT_S
+        self._heads = self._head_bytes = 0
+        if len(self.connections) > limit:
+            self._patience_s = TURNED_AWAY_S
+            self.app = _turn_away
+        if len(self.connections) > 2 * limit:
+            transport.abort()
+
+    def check(self, now: float) -> None:
+        """Called each second: a client that keeps us waiting for too long is cut off."""
+        if self._since is None and self.transport.is_closing():  # what was answered is not read
+            self._since = now
+        if self._since is not None and now - self._since > self._patience_s:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._heads += 1
+        self._head_bytes = 0
+        self._since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is whole."""
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self._since = None
+        if self._head_bytes + len(self.url) > HEAD_BYTES:
+            self.app = _too_large
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        heads = self._heads
+        super().data_received(data)
+        if self._since is not None and heads == self._heads:  # nothing but more of a head
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self._close_with(_head_problem())
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has sent all it will: it may still wait for its answer."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._since = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP."""
+        self._close_with(Problem("bad-request", msg, close=True))
+
+    def _close_with(self, problem: Problem) -> None:
+        """Answer without a request, unless another answer is under way, and close."""
+        if self.cycle is None or self.cycle.response_complete:
+            answer = problem.answer(_rng)
+            headers = [(b"content-type", answer.type), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        self.transport.close()
+
+
+def _head_problem() -> Problem:
+    return Problem("headers-too-large", f"headers of more than {HEAD_BYTES} bytes", close=True, limit_bytes=HEAD_BYTES)
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, _closing("too-many-connections", "as many clients are connected as may be: come back"))
+
+
+async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, _head_problem().answer(_rng))
+
+
+def _closing(kind: str, detail: str, **facts: Any) -> Answer:
+    return Problem(kind, detail, close=True, **facts).answer(_rng)
