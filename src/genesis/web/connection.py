@@ -37,7 +37,10 @@ class Connection(HttpToolsProtocol):
         """A client is there. One above the limit is told so; of twice the limit, nobody is told anything."""
         super().connection_made(transport)
         limit = cast(DoorConfig, self.config).connections_max
-        self._since: float | None = self.loop.time()
+        self._head_since: float | None = self.loop.time()
+        """Since when a head is awaited: from the first connection, or from the first byte of a later one."""
+        self._stalled_since: float | None = None
+        """Since when what was written is not read."""
         self._patience_s = CLIENT_S
         self._heads = self._head_bytes = 0
         if len(self.connections) > limit:
@@ -48,26 +51,29 @@ class Connection(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """Called each second: a client that keeps us waiting for too long is cut off."""
-        if self._since is None and self.transport.is_closing():  # what was answered is not read
-            self._since = now
-        if self._since is not None and now - self._since > self._patience_s:
-            self.transport.abort()
+        if self._head_since is not None and self.flow.read_paused:  # it is we who keep the client waiting
+            self._head_since = now
+        if self._stalled_since is None and self.transport.is_closing():
+            self._stalled_since = now
+        for since in (self._head_since, self._stalled_since):
+            if since is not None and now - since > self._patience_s:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
         self._heads += 1
         self._head_bytes = 0
-        self._since = self.loop.time()
+        self._head_since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is whole."""
         super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + len(": \r\n")
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
-        self._since = None
+        self._head_since = None
         if self._head_bytes + len(self.url) > HEAD_BYTES:
             self.app = _too_large
         super().on_headers_complete()
@@ -76,7 +82,7 @@ class Connection(HttpToolsProtocol):
         """Bytes came."""
         heads = self._heads
         super().data_received(data)
-        if self._since is not None and heads == self._heads:  # nothing but more of a head
+        if self._head_since is not None and heads == self._heads:  # nothing but more of a head
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
                 self._close_with(_head_problem())
@@ -91,12 +97,12 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         super().pause_writing()
-        self._since = self.loop.time()
+        self._stalled_since = self.loop.time()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
-        self._since = None
+        self._stalled_since = None
 
     def send_400_response(self, msg: str) -> None:
         """What came is not HTTP."""
