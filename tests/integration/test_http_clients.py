@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -98,9 +99,14 @@ async def test_a_body_that_does_not_come_is_told_and_cut_off() -> None:
 
 @pytest.mark.usefixtures("impatient")
 @real
-async def test_a_client_that_does_not_read_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "AHEAD_MAX", 1_000_000)  # else this one would be for another reason
     async with open_door() as place:
-        _, writer = await asyncio.open_connection(*place, limit=1)
+        small = socket.socket()
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        small.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(small, place)
+        _, writer = await asyncio.open_connection(sock=small, limit=1)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         many = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * 20
 
@@ -159,6 +165,15 @@ async def test_one_request_behind_the_other() -> None:
         assert answer.count(b"HTTP/1.1 202 ") == 3
         assert answer.count(b"genesis-duplicate: true") == 2
         assert answer.endswith(b"ok\n")
+
+
+@real
+async def test_a_client_that_sends_far_ahead_of_its_answers_is_cut_off() -> None:
+    async with open_door() as place:
+        ahead = LIVEZ.replace(b"connection: close\r\n", b"") * 50
+        assert (await said(place, ahead, end=True)).count(b"200 OK") == 50
+        assert (await said(place, ahead * 100, end=True)).count(b"200 OK") < 5000
+        assert b"200 OK" in await said(place, LIVEZ)
 
 
 @real

@@ -10,8 +10,10 @@ from random import SystemRandom
 from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from genesis.web.joined import Joined
 from genesis.web.problems import Problem
 from genesis.web.wire import Answer, Receive, Scope, Send, respond
 
@@ -21,6 +23,8 @@ CLIENT_S = 10.0
 """How long a connection may wait for its client: for the rest of a head, for a reader, or for a close."""
 TURNED_AWAY_S = 1.0
 """The same for a connection above the limit: just time to say why."""
+AHEAD_MAX = 100
+"""Requests that a client may send before the answers to earlier ones: each is kept whole until its turn comes."""
 _rng = SystemRandom()
 
 
@@ -35,8 +39,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there. One above the limit is told so; of twice the limit, nobody is told anything."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Joined(transport, self.loop)))
         limit = cast(DoorConfig, self.config).connections_max
+        self.flow = _Flow(self)
         self._head_since: float | None = self.loop.time()
         """Since when a head is awaited: from the first connection, or from the first byte of a later one."""
         self._stalled_since: float | None = None
@@ -76,6 +81,8 @@ class Connection(HttpToolsProtocol):
         self._head_since = None
         if self._head_bytes + len(self.url) > HEAD_BYTES:
             self.app = _too_large
+        if len(self.pipeline) >= AHEAD_MAX:
+            raise ValueError("too many requests before their answers")  # the parser makes a 400 of it, which closes
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -116,6 +123,19 @@ class Connection(HttpToolsProtocol):
             lines = b"".join(b"%b: %b\r\n" % header for header in headers)
             self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
         self.transport.close()
+
+
+class _Flow(FlowControl):
+    """Reads on only when no request waits for its turn: uvicorn would read as long as it answers, and keep all that it read."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.transport)
+        self._pipeline = connection.pipeline
+
+    def resume_reading(self) -> None:
+        """Called whenever a request begins to be read, or was answered."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 def _head_problem() -> Problem:

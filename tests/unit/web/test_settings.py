@@ -27,3 +27,12 @@ def test_they_are_read_from_the_environment() -> None:
 def test_what_does_not_fit_is_refused(name: str, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Settings.from_environment({f"GENESIS_{name}": text})
+
+
+def test_answers_are_not_held_back_for_acknowledgements() -> None:
+    import socket
+
+    from genesis.web.server import listen
+
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY only on sockets that name their protocol"
