@@ -32,13 +32,17 @@ FILE_VARIABLE = "GENESIS_CONFIG"
 ELSEWHERE = {"GENESIS_REQUIRE", "GENESIS_CRASH", "GENESIS_LOG", FILE_VARIABLE}
 """Variables with the prefix that are not settings of this tree."""
 FILE, PROJECT = "genesis.toml", "pyproject.toml"
-FITTING = {int: "a whole number", float: "a number", str: "text"}
+FITTING = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"meaning": meaning})
+
+
+SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+"""How a setting that is true or false is written in a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,12 @@ class Settings:
     backlog_max: int = _setting(BACKLOG_MAX, "Expected deliveries that may wait before intake is refused")
     disk_reserve_bytes: int = _setting(DISK_RESERVE_BYTES, "Intake is refused when less is left on the disk")
     quota_bytes: int = _setting(0, "Size the store may reach, from 1 MiB; intake ends at 70 % of it. 0: the disk's")
+    http: int = _setting(-1, "Port of the HTTP door of genesis run; 0: any free one, -1: no door")
+    host: str = _setting(
+        "127.0.0.1", "Address of the HTTP door. It asks nobody for a password: put a proxy that does before it"
+    )
+    http_connections: int = _setting(1000, "Clients that may be connected to the HTTP door: up to a tenth of a megabyte each")
+    trust_priority: bool = _setting(False, "Whether clients of the HTTP door may raise a priority above that of its class")
     app: Given = field(default_factory=Given)
     """What there is for the application's own settings."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
@@ -65,6 +75,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises SettingsError when a value is out of range."""
         self.node()
+        if not -1 <= self.http <= 65535:
+            raise SettingsError(f"http is {self.http}: a port, 0 for any free one, -1 for none")
+        if self.http_connections < 1:
+            raise SettingsError(f"http_connections is {self.http_connections}: at least 1")
 
     @classmethod
     def load(
@@ -166,8 +180,8 @@ def _from_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple
             raise SettingsError(f"unknown setting {variable}{meant}", origin=variable)
         kind: type = type(known[name].default)
         try:
-            yield name, (kind(text), Origin(variable))
-        except ValueError:
+            yield name, (SWITCH[text.lower()] if kind is bool else kind(text), Origin(variable))
+        except (ValueError, KeyError):
             raise SettingsError(f"{variable} is {text!r}: {FITTING[kind]}", origin=variable) from None
 
 

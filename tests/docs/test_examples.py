@@ -124,6 +124,27 @@ def test_the_wrong_component_of_the_simulation_page_is_found_and_the_test_of_one
     assert len(found.value.run.schedule) == 1
 
 
+def test_the_door_of_the_page_on_http_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop = blocks("README.md")[0]
+    names: dict[str, Any] = {"__name__": "documented"}
+    run(blocks("docs/http.md")[0], names)
+    run(shop.partition('app = App("shop")')[2].join(("from genesis import Context, Message, State, on\n", "")), names)
+
+    async def live() -> int:
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status", 0))
+
+        async with names["lifespan"](None):
+            scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
+            await names["door"](scope, None, send)
+        return statuses[0]
+
+    assert asyncio.run(live()) == 200
+
+
 def test_the_tests_of_the_page_on_testing_pass_with_its_settings(tmp_path: Path) -> None:
     """With the shop of the README, whose handler also refuses what it has not."""
     page = (ROOT / "docs/testing.md").read_text()

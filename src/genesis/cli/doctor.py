@@ -17,10 +17,11 @@ from genesis.cli.disk import examine_disk
 from genesis.cli.finding import Finding
 from genesis.cli.health import Health, examine
 from genesis.cli.options import json_option, setting_flags
-from genesis.cli.talk import FAILED, OK, Failure, local, painted, printable, show, show_json, version
+from genesis.cli.talk import FAILED, OK, Failure, local, painted, printable, show, show_json
 from genesis.cli.where import find_store, open_store, stores_in
 from genesis.config import Settings
 from genesis.core.errors import SettingsError, StoreError
+from genesis.runtime.release import version
 
 PYTHON = (3, 11)
 LIBRARIES = ("msgspec", "click")

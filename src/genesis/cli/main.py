@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-from genesis.cli.talk import OK, deafen, did_you_mean, report, version
+from genesis.cli.talk import OK, deafen, did_you_mean, report
+from genesis.runtime.release import version
 
 SUBCOMMANDS = {
     "new": "Make a project that passes its own test.",

@@ -11,6 +11,9 @@ import click
 from genesis.config import FILE, FILE_VARIABLE, Settings, known_settings, option_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+KINDS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
+SPECIAL = {"store": "PATH", "http": "PORT", "host": "ADDRESS"}
+"""What stands for a value in the help."""
 HERE = f"The store; by default $GENESIS_STORE, else that of {FILE}, else the one here."
 """Of commands that look at a store which is there already."""
 
@@ -23,11 +26,9 @@ def setting_flags(*names: str) -> Callable[[F], F]:
             if name not in names:
                 continue
             kind = click.FloatRange(min=0) if isinstance(known.default, float) else type(known.default)
-            metavar = "SECONDS" if name.endswith("_s") else "BYTES" if name.endswith("_bytes") else "N"
+            unit = {"_s": "SECONDS", "_bytes": "BYTES"}.get(name[name.rfind("_") :]) or KINDS[type(known.default)]
             about = HERE if names == ("store",) else f"{known.metadata['meaning']}."
-            command = click.option(
-                option_of(name), name, type=kind, metavar="PATH" if name == "store" else metavar, help=about
-            )(command)
+            command = click.option(option_of(name), name, type=kind, metavar=SPECIAL.get(name, unit), help=about)(command)
         about = f"Settings, instead of {FILE} here; also ${FILE_VARIABLE}."
         return click.option("--config", metavar="FILE", help=about)(command)
 

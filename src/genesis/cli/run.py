@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +16,16 @@ from genesis.app import App
 from genesis.cli.logs import FORMS, logging_to_stderr
 from genesis.cli.options import given_options, load_settings, setting_flags
 from genesis.cli.reload import reloading
-from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say, version
+from genesis.cli.talk import INTERRUPTED, OK, UNFIT, Failure, report, say
 from genesis.cli.where import load_app, open_store, store_path
 from genesis.config import Settings, known_settings
 from genesis.core.errors import GenesisError
 from genesis.core.ports import CrashPoint, Ledger
 from genesis.runtime.node import Node
+from genesis.runtime.release import version
+
+if TYPE_CHECKING:
+    from genesis.web.server import Served
 
 SWITCH_S = 1e-4
 """A busy event loop gives the thread that commits its turn after this long; with Python's 5 ms commits starve."""
@@ -109,6 +114,9 @@ def run(ctx: click.Context, /, app: str, config: str | None, log: str | None, re
     once: nothing is lost, and what was running runs again at the next start. What is not said here comes from the
     environment and from genesis.toml: see genesis config.
 
+    With --http, events are taken at POST /events (CloudEvents), questions at POST /ask/TYPE; /readyz says whether there
+    is room, /metrics how it goes.
+
     Exit code 0 after SIGTERM, 130 after Ctrl-C, 3 when the application or its store cannot be used.
     """
     with logging_to_stderr(log):
@@ -134,10 +142,15 @@ async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None
     if leash:
         stop.with_stdin()
     try:
-        async with app.running(store, settings=settings, crash=crash) as node:
+        async with _door(settings) as served, app.running(store, settings=settings, crash=crash) as node:
             stop.opening = None
-            say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}")
+            where = f"  http {served.url}" if served is not None else ""
+            say(f"Genesis {version()}  {app.name}  store {store}  pid {os.getpid()}{where}")
+            if served is not None:
+                served.door.open(node)
             await stop.told()
+            if served is not None:
+                await served.door.drain(settings.drain_s)
             ledger = _counted(node)
     except asyncio.CancelledError:
         if stop.opening is None or stop.signal is None:
@@ -146,6 +159,15 @@ async def _serve(app: App, store: str, settings: Settings, crash: CrashAt | None
     else:
         say(f"{app.name} stopped  {_told(_stored(store) or ledger)}")
     return INTERRUPTED if stop.signal is signal.SIGINT else OK
+
+
+def _door(settings: Settings) -> AbstractAsyncContextManager[Served | None]:
+    """The HTTP door, if there is to be one. It listens before the store is opened and until the node has stopped."""
+    if settings.http < 0:
+        return nullcontext()
+    from genesis.web.server import serving  # late: who runs no door pays for no server
+
+    return serving(settings)
 
 
 def _counted(node: Node) -> Ledger:

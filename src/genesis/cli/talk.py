@@ -138,17 +138,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def version() -> str:
-    """Version of Genesis that is installed."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("genesis-runtime")
-    except PackageNotFoundError:
-        return "0.1.0"  # run from its source
-
-
 # --- times ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ class GenesisError(Exception):
     """Root of all errors of Genesis."""
 
     code = "error"
+    index: int | None = None
+    """Which one it is about, from 0, when several events were given at once."""
 
 
 class DefinitionError(GenesisError):
@@ -56,6 +58,12 @@ class InvalidEventError(RefusedError):
     """The event does not fit its type, or cannot be encoded: sending it again will not help."""
 
     code = "invalid-event"
+
+
+class MalformedEventError(InvalidEventError):
+    """The bytes of the event are not JSON."""
+
+    code = "malformed-event"
 
 
 class UnknownTypeError(RefusedError):
@@ -155,9 +163,16 @@ class AskCycleError(AskError):
 
 
 class AskFailedError(AskError):
-    """The question was accepted and its handler failed for good: it is a dead letter."""
+    """The question got no answer: its handler failed for good (it is a dead letter), or the store did.
+
+    `reason` is ``failed``, the reason of the dead letter (``rejected``, ``crashed``, ...), or ``store``.
+    """
 
     code = "ask-failed"
+
+    def __init__(self, message: str, reason: str = "failed") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class DeadlineExceededError(AskError):

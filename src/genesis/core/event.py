@@ -170,6 +170,16 @@ class DeadLetter(Struct, omit_defaults=True):
     state_version: int = 0
 
 
+class Incoming(Struct, frozen=True, gc=False):
+    """One of several events that are accepted together."""
+
+    message: Any
+    id: str | None = None
+    source: str | None = None
+    priority: Priority | None = None
+    headers: dict[str, str] | None = None
+
+
 class Receipt(Struct, frozen=True):
     """The yes to an offered event: it is durable."""
 

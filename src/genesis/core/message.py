@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, dataclass_transf
 import msgspec
 from msgspec import Struct, StructMeta
 
-from genesis.core.errors import DefinitionError, InvalidEventError, StoreChangedError, StoreNewerError
+from genesis.core.errors import (
+    DefinitionError,
+    InvalidEventError,
+    MalformedEventError,
+    StoreChangedError,
+    StoreNewerError,
+)
 from genesis.core.event import Priority
 
 A = TypeVar("A")
@@ -169,7 +175,7 @@ def answer_type_of(request: type[Request[Any]]) -> Any:
 class MessageCodec:
     """Encodes and decodes one message class."""
 
-    __slots__ = ("decode", "expires_after_s", "message", "priority", "type")
+    __slots__ = ("_decode_json", "decode", "expires_after_s", "message", "priority", "type")
 
     def __init__(self, message: type[Message]) -> None:
         self.message = message
@@ -177,6 +183,7 @@ class MessageCodec:
         self.priority = int(priority_of(message))
         self.expires_after_s = expires_after_of(message)
         self.decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(message).decode
+        self._decode_json: Callable[[bytes], Message] = msgspec.json.Decoder(message).decode
 
     def checked(self, message: Message) -> tuple[bytes, Message]:
         """The payload of a message, and the message as a handler will see it.
@@ -200,6 +207,20 @@ class MessageCodec:
             return msgspec.convert(fields, self.message)
         except msgspec.ValidationError as error:
             raise InvalidEventError(f"{self.message.__name__} ({self.type}): {error}") from error
+
+    def from_json(self, body: bytes) -> Message:
+        """The message made of JSON.
+
+        Raises:
+            MalformedEventError: it is no JSON.
+            InvalidEventError: the fields do not fit the class.
+        """
+        try:
+            return self._decode_json(body)
+        except msgspec.ValidationError as error:
+            raise InvalidEventError(f"{self.message.__name__} ({self.type}): {error}") from error
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise MalformedEventError(f"the data is not JSON: {error}") from error
 
 
 class StateCodec:

@@ -45,6 +45,11 @@ class Histogram:
                 return min(self.max, _MIN * exp(_LOG_GAMMA * index) * 2 / (1 + GAMMA)) if index else _MIN
         return 0.0
 
+    def at_or_below(self, seconds: float) -> int:
+        """How many durations were at or below a limit, within the width of a bucket."""
+        index = 0 if seconds <= _MIN else int(log(seconds / _MIN) / _LOG_GAMMA + 1e-9)
+        return sum(self.counts[: index + 1])
+
     def merge(self, other: Histogram) -> None:
         """Add what another one counted."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]

@@ -142,7 +142,8 @@ class Asks:
                 self._waiting.pop(key, None)
         if good:
             return msgspec.msgpack.decode(body, type=route.answer)
-        raise AskFailedError(f"{route.name}: {msgspec.msgpack.decode(body)}")
+        why = msgspec.msgpack.decode(body, type=str)
+        raise AskFailedError(f"{route.name}: {why}", reason=why.partition(":")[0])
 
     async def _answer_now(self, route: Route, request: Request[Any], address: str) -> Any:
         pipeline = self._pipeline
@@ -228,5 +229,5 @@ class Asks:
         """The partition was dropped: whoever waits may ask again, with the same id."""
         for waiters in self._waiting.values():
             for waiter in waiters:
-                waiter.fail(AskFailedError(f"the store failed ({error}): ask again with the same id"))
+                waiter.fail(AskFailedError(f"the store failed ({error}): ask again with the same id", reason="store"))
         self._waiting.clear()

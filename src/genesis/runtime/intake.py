@@ -137,7 +137,9 @@ class Gate:
         ledger = self._ledger
         try:
             if (not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit) and not begun:
-                self._refuse()
+                refusal = self.refusal()
+                assert refusal is not None
+                raise refusal
             known = self._by_class.get(type(message)) or self._learn(message)
             deliveries = into.deliveries
             count = known.make(deliveries, message, id, source, 0, priority, headers, mark)
@@ -147,8 +149,7 @@ class Gate:
             if self._pending_keys and not begun:
                 self._check_keys(deliveries, count)
         except Exception:
-            ledger.offered += 1
-            ledger.refused += 1
+            self.count_refused()
             raise
         if mark:
             self._known.add(mark)
@@ -167,9 +168,35 @@ class Gate:
         try:
             return self._definition.routes_of(kind)[0].codec.from_builtins(fields)
         except RefusedError:
-            self._ledger.offered += 1
-            self._ledger.refused += 1
+            self.count_refused()
             raise
+
+    def message_of_json(self, kind: str, body: bytes) -> Message:
+        """The message of a type, from JSON. Raises as `message`, and MalformedEventError when it is none."""
+        try:
+            return self._definition.routes_of(kind)[0].codec.from_json(body)
+        except RefusedError:
+            self.count_refused()
+            raise
+
+    def withdraw(self, offer: Offer) -> None:
+        """Take back an offer that was not accepted: its events were refused, and may come again."""
+        self.count_refused(offer.events)
+        for delivery in offer.deliveries:
+            if delivery.mark:
+                self._known.discard(delivery.mark)
+
+    def count_refused(self, events: int = 1) -> None:
+        """These were offered and refused."""
+        self._ledger.offered += events
+        self._ledger.refused += events
+
+    def refusal(self) -> RefusedError | None:
+        """Why no event would be accepted now; None: there is room."""
+        if not self.open:
+            return DrainingError("the node is draining: send to another, or again after the restart")
+        refusal = self._admission.ask(self._ledger.waiting)
+        return None if refusal is None else IntakeFullError(*refusal)
 
     def _duplicate(self, offer: Offer, event_id: str, source: str, mark: Mark) -> Offer:
         offer.receipt = Receipt(event_id, source, True, 0)
@@ -190,16 +217,8 @@ class Gate:
             self._misfit("headers", headers)
 
     def _misfit(self, what: str, found: object) -> NoReturn:
-        self._ledger.offered += 1
-        self._ledger.refused += 1
+        self.count_refused()
         raise InvalidEventError(f"{what} is {found!r}: give text, one character at least, in characters that UTF-8 has")
-
-    def _refuse(self) -> NoReturn:
-        if not self.open:
-            raise DrainingError("the node is draining: send to another, or again after the restart")
-        refusal = self._admission.ask(self._ledger.waiting)
-        assert refusal is not None
-        raise IntakeFullError(*refusal)
 
     def _check_keys(self, deliveries: list[Delivery], count: int) -> None:
         """Refuse the last `count` of these when a key of theirs has too much pending work."""

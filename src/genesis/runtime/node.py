@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from genesis.core.errors import DrainingError, GenesisError, IntakeFullError, StoreFailedError
-from genesis.core.event import Priority, Receipt
+from genesis.core.errors import BatchLimitError, DrainingError, GenesisError, IntakeFullError, StoreFailedError
+from genesis.core.event import Incoming, Priority, Receipt
 from genesis.core.message import Message, Request
-from genesis.core.ports import BATCH_RECORDS
+from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
+from genesis.core.stats import Histogram
 from genesis.runtime.component import Component
 from genesis.runtime.intake import Offer
 from genesis.runtime.life import Life
 from genesis.runtime.operate import Operator
 from genesis.runtime.pipeline import TURN, Pipeline
-from genesis.runtime.status import Status, status_of
+from genesis.runtime.status import Readiness, Status, status_of
 
 A = TypeVar("A")
 
@@ -94,6 +95,51 @@ class Node:
             await accepted
         return receipts
 
+    def message(self, type: str, body: bytes) -> Message:
+        """The message of a type, from JSON.
+
+        Raises:
+            UnknownTypeError: nobody handles the type. Counted as refused, like the next two.
+            MalformedEventError: it is no JSON.
+            InvalidEventError: the fields do not fit.
+        """
+        return self._ready().gate.message_of_json(type, body)
+
+    async def send_batch(self, events: Sequence[Incoming]) -> list[Receipt]:
+        """Accept all events in one atomic step, or none. Returns when they are durable.
+
+        Raises:
+            RefusedError: one was refused (`index` says which), so all are.
+            BatchLimitError: together they are more than 900 deliveries or 1 MiB, or one (`index`) is too large alone.
+        """
+        pipeline = self._ready()
+        gate, offer, receipts = pipeline.gate, Offer(), []
+        others: list[asyncio.Future[None]] = []
+        for index, event in enumerate(events):
+            try:
+                gate.offer(event.message, event.id, event.source, event.priority, event.headers, offer)
+            except GenesisError as error:
+                gate.withdraw(offer)
+                gate.count_refused(len(events) - index - 1)
+                error.index = index
+                raise
+            receipts.append(offer.receipt)
+            if offer.waiter is not None:  # a duplicate of an event that is on its way
+                others.append(offer.waiter)
+                offer.waiter = None
+        if len(offer.deliveries) > BATCH_RECORDS or offer.size > BATCH_BYTES:
+            gate.withdraw(offer)
+            raise BatchLimitError(
+                f"a batch of {len(offer.deliveries)} deliveries and {offer.size} bytes: "
+                f"at most {BATCH_RECORDS} and {BATCH_BYTES}, as they are accepted in one step"
+            )
+        accepted = pipeline.accept(offer)
+        if accepted is not None:
+            await accepted
+        for other in others:
+            await asyncio.shield(other)
+        return receipts
+
     async def _take(self, offer: Offer, waiting: list[asyncio.Future[None]]) -> None:
         accepted = self._ready().accept(offer)
         if accepted is not None:
@@ -138,6 +184,18 @@ class Node:
     def status(self) -> Status:
         """Where the node stands."""
         return status_of(self._ready(), self._life.slots, self._life.sources)
+
+    def readiness(self) -> Readiness:
+        """Whether events would be accepted now."""
+        try:
+            refusal = self._ready().gate.refusal()
+        except GenesisError as error:
+            return Readiness(store=str(error), intake=str(error))
+        return Readiness(intake="" if refusal is None else str(refusal))
+
+    def latency(self) -> dict[str, Histogram]:
+        """By priority: seconds from birth to commit of the deliveries that ended since the store was opened."""
+        return {priority.name: sketch for priority, sketch in zip(Priority, self._ready().latency, strict=True)}
 
     @property
     def operator(self) -> Operator:

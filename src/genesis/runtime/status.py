@@ -80,6 +80,13 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
     )
 
 
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether events would be accepted now. Each field says why not, and is empty when all is well."""
+
+    store: str = ""
+    intake: str = ""
+
+
 class Housekeeper:
     """Once a second: tells the gate how much room there is, forgets old ids, and stores the status when something changed."""
 

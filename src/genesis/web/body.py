@@ -1,0 +1,72 @@
+"""The body of a request, within its limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from genesis.web.problems import Problem
+from genesis.web.wire import Receive
+
+BODY_BYTES = 1 << 20
+"""Largest body: what the strictest engine takes in one atomic step, so that no larger event could be accepted anyway."""
+BODY_S = 10.0
+"""Time in which a body must have come: a megabyte at 1 Mbit/s. A client that takes longer holds a connection for nothing."""
+PASSED_OVER_BYTES = 8 << 20
+"""A body that is too large is read up to this and dropped: a client that is cut off while it sends never sees why."""
+
+
+class GoneError(Exception):
+    """The client left before its request was whole: nobody waits for an answer."""
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """The whole body.
+
+    Raises:
+        Problem: it is too large, or too slow.
+        GoneError: the client left.
+    """
+    length = _length(headers)
+    if length > BODY_BYTES and (length > PASSED_OVER_BYTES or headers.get(b"expect", b"").lower() == b"100-continue"):
+        raise _too_large(length)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _read(receive)
+    except TimeoutError:
+        detail = f"the body did not come in {BODY_S:.0f} s: send it at once"
+        raise Problem("body-too-slow", detail, close=True, limit_s=BODY_S) from None
+
+
+async def _read(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] != "http.request":
+        raise GoneError
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > BODY_BYTES:
+            raise _too_large(len(body))
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] != "http.request":
+            raise GoneError
+        part = message.get("body", b"")
+        size += len(part)
+        if size > PASSED_OVER_BYTES:
+            raise _too_large(size)
+        if size <= BODY_BYTES:
+            parts.append(part)
+    if size > BODY_BYTES:
+        raise _too_large(size)
+    return b"".join(parts)
+
+
+def _length(headers: dict[bytes, bytes]) -> int:
+    text = headers.get(b"content-length", b"0")
+    return int(text) if text.isdigit() and len(text) < 20 else 0
+
+
+def _too_large(size: int) -> Problem:
+    detail = f"a body of {size} bytes or more: at most {BODY_BYTES}; send the place of large data instead"
+    return Problem("too-large", detail, close=True, limit_bytes=BODY_BYTES)
