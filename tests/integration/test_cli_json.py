@@ -21,6 +21,7 @@ READS = {
     "genesis state get": "inventory tea --json",
     "genesis state list": "inventory --json",
     "genesis simulate": "shop:app --seeds 0 --faults 0 --json",
+    "genesis config": "shop:app --json",
     "genesis doctor": "--json",
 }
 TIMES = {"at", "since", "until", "born_at", "told_at", "written_at"}

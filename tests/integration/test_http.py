@@ -214,7 +214,7 @@ def test_a_question_under_way_is_answered_before_the_end(shop: Shop) -> None:
 def test_a_port_that_is_taken(shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = shop.run("run", "shop:app", "--http", str(port))
+        done = shop.run("run", "shop:app", "--log", "pretty", "--http", str(port))
     assert done.returncode == 3
     assert done.stderr == f"genesis: cannot listen on port {port} of 127.0.0.1: Address already in use\n"
     assert not shop.store.exists(), "the store was not opened for nothing"
