@@ -1,7 +1,6 @@
 """The production code in virtual time on the model of a store: how much faster than life, in one process."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
@@ -17,6 +16,7 @@ from genesis.chaos.explore import GENTLE
 from genesis.chaos.loop import VirtualLoop
 from genesis.chaos.model import FAST_S
 from genesis.chaos.world import World
+from genesis.runtime.log import silence
 
 RATE = 100.0
 EVENTS = 6_000
@@ -90,8 +90,8 @@ def measured(loop: VirtualLoop, n: int, cpu_s: float) -> dict[str, float]:
     }
 
 
+@silence()
 def genesis(n: int, count: int, fast: bool) -> dict[str, float]:
-    logging.getLogger("genesis").setLevel(logging.CRITICAL)  # a store that fails is what was asked for
     Totals.meter = Meter(n)
     begin = time.process_time()
     world = World(app.definition(), seed=SEED, settings=Settings().node())

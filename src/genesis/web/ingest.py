@@ -73,7 +73,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            raise NotImplementedError(f"this door speaks HTTP, not {scope['type']}")
+            raise ValueError(f"this door speaks HTTP, not {scope['type']}")
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         route = "/ask" if path.startswith("/ask/") else path if path in METHODS and path != "/ask" else ELSEWHERE
         try:

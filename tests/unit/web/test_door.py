@@ -197,7 +197,7 @@ async def test_the_door_can_be_mounted_below_a_path() -> None:
 
 
 async def test_the_door_speaks_nothing_but_http() -> None:
-    with pytest.raises(NotImplementedError, match="websocket"):
+    with pytest.raises(ValueError, match="websocket"):
         await Client(Door()).request("GET", "/", type="websocket")
 
 
