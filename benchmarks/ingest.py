@@ -1,6 +1,7 @@
 """Events over HTTP: durable single requests and batches, beside a bare uvicorn that decodes the same and stores nothing."""
 
 import asyncio
+import gc
 import json
 import socket
 import tempfile
@@ -95,6 +96,7 @@ async def bare(n: int, batched: int) -> dict[str, float]:
 
 async def loaded(port: int, n: int, batched: int) -> dict[str, float]:
     """Singles, then batches, from a process of its own."""
+    gc.freeze()  # as `genesis run` does when it is open; the bare server gets the same
     made = await asyncio.create_subprocess_exec(
         *command(load.both, port=port, n=n, batched=batched), stdout=asyncio.subprocess.PIPE
     )

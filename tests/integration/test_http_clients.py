@@ -89,6 +89,16 @@ async def test_a_head_that_does_not_come_is_cut_off(begun: bytes) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @real
+async def test_a_connection_that_asks_nothing_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.2)
+    async with open_door() as place:
+        answer = await said(place, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" not in answer
+
+
+@pytest.mark.usefixtures("impatient")
+@real
 async def test_a_body_that_does_not_come_is_told_and_cut_off() -> None:
     async with open_door() as place:
         answer = await said(place, POST + b"content-length: 100\r\n\r\n{")

@@ -213,8 +213,10 @@ class Gate:
         """Refuse what no store could hold."""
         if source is not None and not fits(source):
             self._misfit("source", source)
-        if headers is not None and not all(fits(name) and (value == "" or fits(value)) for name, value in headers.items()):
-            self._misfit("headers", headers)
+        if headers is not None:
+            for name, value in headers.items():
+                if not fits(name) or not (value == "" or fits(value)):
+                    self._misfit("headers", headers)
 
     def _misfit(self, what: str, found: object) -> NoReturn:
         self.count_refused()
@@ -360,6 +362,6 @@ def level_of(priority: int) -> int:
 def fits(text: object) -> bool:
     """Whether it is a text that a store can hold."""
     try:
-        return isinstance(text, str) and bool(text.encode())
+        return isinstance(text, str) and bool(text) and (text.isascii() or bool(text.encode()))
     except UnicodeEncodeError:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from genesis.web.problems import Problem
-from genesis.web.wire import Receive
+from genesis.web.wire import Receive, Scope, whole_of
 
 BODY_BYTES = 1 << 20
 """Largest body: what the strictest engine takes in one atomic step, so that no larger event could be accepted anyway."""
@@ -19,7 +19,7 @@ class GoneError(Exception):
     """The client left before its request was whole: nobody waits for an answer."""
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+async def read_body(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """The whole body.
 
     Raises:
@@ -29,6 +29,10 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     length = _length(headers)
     if length > BODY_BYTES and (length > PASSED_OVER_BYTES or headers.get(b"expect", b"").lower() == b"100-continue"):
         raise _too_large(length)
+    whole = whole_of(scope)
+    body = whole.body() if whole is not None else None
+    if body is not None and len(body) <= BODY_BYTES:  # it came with its head: no timer is needed
+        return body
     try:
         async with asyncio.timeout(BODY_S):
             return await _read(receive)

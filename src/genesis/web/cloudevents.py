@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -31,6 +32,10 @@ TIME = re.compile(
 )
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BINARY = tuple(
+    f"ce-{name}".encode() for name in ("specversion", "id", "source", "type", "time", "priority", "traceparent", "tracestate")
+)
+"""The attributes that Genesis reads; the first four must be there. Others are left where they are, in every mode."""
 _ESCAPED = re.compile(r"\\(.)")
 _NAMES = {priority.name.lower(): priority for priority in Priority} | {str(int(p)): p for p in Priority}
 
@@ -103,11 +108,13 @@ def events_of(headers: dict[bytes, bytes], twice: set[bytes], body: bytes) -> Re
     return Request(events, batch=True)
 
 
+@lru_cache(maxsize=64)  # an application has a few
 def media_of(content_type: str) -> str:
     """The media type without its parameters, lower-case."""
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(maxsize=64)
 def check_json(content_type: str) -> None:
     """Raises Problem when data of this type (empty: not said) is not JSON in UTF-8."""
     media = media_of(content_type)
@@ -130,29 +137,17 @@ def check_charset(content_type: str) -> None:
 
 
 def _binary(headers: dict[bytes, bytes], twice: set[bytes], content_type: str, body: bytes) -> Event:
-    given: dict[str, str] = {}
-    for name, value in headers.items():
-        if name.startswith(b"ce-"):
+    given = [_value(name, headers[name]) if name in headers else None for name in _BINARY]
+    if twice:
+        for name in _BINARY:
             if name in twice:
                 raise _malformed(f"the header {_shown(name)} is there twice")
-            given[name[3:].decode("latin-1")] = _value(name, value)
-    missing = [f"ce-{name}" for name in ("specversion", "id", "source", "type") if name not in given]
-    if missing:
-        also = "" if given else f"; an event in one piece has the Content-Type {STRUCTURED}"
+    specversion, id, source, type, time, priority, traceparent, tracestate = given
+    if specversion is None or id is None or source is None or type is None:
+        missing = [_shown(name) for name, value in zip(_BINARY[:4], given, strict=False) if value is None]
+        also = "" if len(missing) < 4 else f"; an event in one piece has the Content-Type {STRUCTURED}"
         raise _malformed(f"headers are missing: {', '.join(missing)}{also}")
-    return _event(
-        given["specversion"],
-        given["id"],
-        given["source"],
-        given["type"],
-        given.get("time"),
-        content_type,
-        given.get("priority"),
-        given.get("traceparent"),
-        given.get("tracestate"),
-        body,
-        headers,
-    )
+    return _event(specversion, id, source, type, time, content_type, priority, traceparent, tracestate, body, headers)
 
 
 def _value(name: bytes, raw: bytes) -> str:
@@ -216,7 +211,7 @@ def _event(
     if specversion != "1.0":
         raise _malformed(f"specversion is {specversion[:40]!r}: this door speaks 1.0")
     for name, text in (("id", id), ("source", source), ("type", type)):
-        if not text or len(text) > CHARS_MAX or CONTROL.search(text):
+        if not text or len(text) > CHARS_MAX or not (text.isprintable() or CONTROL.search(text) is None):  # the first is quick
             raise _malformed(f"{name} is {text[:40]!r}: 1 to {CHARS_MAX} characters, none of them a control character")
     if time is not None and not TIME.fullmatch(time):
         raise _malformed(f"time is {time[:40]!r}: a time of RFC 3339, such as 2026-11-24T16:00:00Z")

@@ -88,7 +88,7 @@ class Door:
             log.exception("%s %s failed", scope["method"], route)
             answer = Problem("internal", "the log says what happened: please report it").answer(self._rng)
         self._answered[route, answer.status] += 1
-        await respond(send, answer)
+        await respond(scope, send, answer)
 
     async def _route(self, route: str, path: str, scope: Scope, receive: Receive) -> Answer:
         methods = METHODS.get(route)
@@ -109,8 +109,8 @@ class Door:
             node = self._entered()
             headers, twice = headers_of(scope["headers"])
             if route == "/ask":
-                return await ask(node, path.removeprefix("/ask/"), headers, await read_body(headers, receive))
-            return await self._take(node, headers, twice, await read_body(headers, receive))
+                return await ask(node, path.removeprefix("/ask/"), headers, await read_body(scope, headers, receive))
+            return await self._take(node, headers, twice, await read_body(scope, headers, receive))
         finally:
             self._under_way -= 1
             if self._draining and not self._under_way:
