@@ -170,6 +170,7 @@ class _Whole:
         head = _head(answer)
         cycle.transport.write(head if cycle.scope["method"] == "HEAD" else head + answer.body)
         cycle.message_event.set()
+        del cast(Scope, cycle.scope)["extensions"]  # it leads back here: no work for the garbage collector
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
