@@ -23,9 +23,13 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """The whole body.
 
     Raises:
-        Problem: it is too large, or too slow.
+        Problem: it is compressed, too large, or too slow.
         GoneError: the client left.
     """
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
+        detail = f"a body in {coding.decode('latin-1')[:40]!r} is not unpacked: send it as it is"
+        raise Problem("wrong-content-type", detail, headers=[(b"accept-encoding", b"identity")])
     length = _length(headers)
     if length > BODY_BYTES and (length > PASSED_OVER_BYTES or headers.get(b"expect", b"").lower() == b"100-continue"):
         raise _too_large(length)
