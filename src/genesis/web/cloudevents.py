@@ -111,7 +111,7 @@ def media_of(content_type: str) -> str:
 def check_json(content_type: str) -> None:
     """Raises Problem when data of this type (empty: not said) is not JSON in UTF-8."""
     media = media_of(content_type)
-    if media and media not in ("application/json", "text/json") and not ("/" in media and media.endswith("+json")):
+    if content_type and media not in ("application/json", "text/json") and not ("/" in media and media.endswith("+json")):
         raise _wrong_type(media)
     check_charset(content_type)
 
