@@ -146,7 +146,8 @@ async def test_a_client_that_has_sent_all_still_gets_its_answer() -> None:
         answer = await said(place, WHOLE, end=True)
         assert answer.startswith(b"HTTP/1.1 202 ")
         body = b'{"sku": "tea", "slow_s": 0.1}'
-        answer = await said(place, b"POST /ask/take HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body, end=True)
+        ask = b"POST /ask/take HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        answer = await said(place, ask + body, end=True)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in answer
 
