@@ -13,6 +13,7 @@ from genesis.core.message import Message, Request
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
 from genesis.core.stats import Histogram
 from genesis.runtime.component import Component
+from genesis.runtime.definition import Definition
 from genesis.runtime.intake import Offer
 from genesis.runtime.life import Life
 from genesis.runtime.operate import Operator
@@ -196,6 +197,11 @@ class Node:
     def latency(self) -> dict[str, Histogram]:
         """By priority: seconds from birth to commit of the deliveries that ended since the store was opened."""
         return {priority.name: sketch for priority, sketch in zip(Priority, self._ready().latency, strict=True)}
+
+    @property
+    def definition(self) -> Definition:
+        """The application that runs: its components, and who handles which type."""
+        return self._life.definition
 
     @property
     def operator(self) -> Operator:

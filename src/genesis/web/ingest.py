@@ -12,7 +12,7 @@ from random import Random, SystemRandom
 import msgspec
 
 from genesis.core.errors import DrainingError, GenesisError, IntakeFullError
-from genesis.core.event import Incoming, Priority, Receipt
+from genesis.core.event import Incoming, Priority
 from genesis.core.message import Message, priority_of
 from genesis.runtime.log import log
 from genesis.runtime.node import Node
@@ -21,8 +21,9 @@ from genesis.web.body import GoneError, read_body
 from genesis.web.cloudevents import Event, events_of
 from genesis.web.health import livez, readyz
 from genesis.web.metrics import METRICS_TYPE, DoorFigures, exposition
+from genesis.web.openapi import described
 from genesis.web.problems import Problem, problem_of
-from genesis.web.wire import Answer, Receive, Scope, Send, headers_of, respond
+from genesis.web.wire import Accepted, Answer, Receive, Scope, Send, headers_of, respond
 
 METHODS = {
     "/events": ("POST",),
@@ -30,12 +31,14 @@ METHODS = {
     "/livez": ("GET", "HEAD"),
     "/readyz": ("GET", "HEAD"),
     "/metrics": ("GET", "HEAD"),
+    "/openapi.json": ("GET", "HEAD"),
 }
 """What is there, and how it is used; `/ask` stands for `/ask/TYPE`."""
+LOOKS = tuple(path for path, methods in METHODS.items() if "GET" in methods)
 ELSEWHERE = "other"
 """Route of what is not there, in metrics: a client cannot make labels up."""
 DUPLICATE = ((b"genesis-duplicate", b"true"),)
-_receipts = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
 class Door:
@@ -50,6 +53,7 @@ class Door:
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._answered: Counter[tuple[str, int]] = Counter()
+        self._described: dict[str, bytes] = {}
 
     def open(self, node: Node) -> None:
         """The node runs: from now on its events are taken in. Until then all is answered with 503."""
@@ -93,7 +97,7 @@ class Door:
     async def _route(self, route: str, path: str, scope: Scope, receive: Receive) -> Answer:
         methods = METHODS.get(route)
         if methods is None:
-            raise Problem("not-found", f"{path[:80]!r} is not here: POST /events, POST /ask/TYPE, /livez, /readyz, /metrics")
+            raise Problem("not-found", f"{path[:80]!r} is not here: POST /events, POST /ask/TYPE, {', '.join(LOOKS)}")
         if scope["method"] not in methods:
             allow = ", ".join(methods)
             raise Problem("wrong-method", f"{route} takes {allow}", headers=[(b"allow", allow.encode())])
@@ -104,6 +108,8 @@ class Door:
         if route == "/metrics":
             figures = DoorFigures(self._answered, self._under_way)
             return Answer(200, exposition(self._node, figures), METRICS_TYPE)
+        if route == "/openapi.json":
+            return self._description(scope.get("root_path", ""))
         self._under_way += 1
         try:
             node = self._entered()
@@ -116,11 +122,18 @@ class Door:
             if self._draining and not self._under_way:
                 self._quiet.set()
 
+    def _description(self, root: str) -> Answer:
+        if self._node is None:
+            raise _opening()
+        if root not in self._described:
+            self._described[root] = _encode(described(self._node.definition, root))
+        return Answer(200, self._described[root])
+
     def _entered(self) -> Node:
         if self._draining:
             raise DrainingError("the node is draining: send to another, or again after the restart")
         if self._node is None:
-            raise IntakeFullError("the store is being opened", 0.5)
+            raise _opening()
         return self._node
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -133,7 +146,7 @@ class Door:
         message = node.message(event.type, event.data)
         priority = self._level(message, event)
         receipt = await node.send(message, id=event.id, source=event.source, priority=priority, headers=event.headers)
-        return Answer(202, _receipts(receipt), headers=DUPLICATE if receipt.duplicate else ())
+        return Answer(202, _encode(receipt), headers=DUPLICATE if receipt.duplicate else ())
 
     async def _take_all(self, node: Node, events: list[Event]) -> Answer:
         incoming: list[Incoming] = []
@@ -146,7 +159,7 @@ class Door:
             incoming.append(Incoming(message, event.id, event.source, self._level(message, event), event.headers))
         receipts = await node.send_batch(incoming)
         duplicates = sum(receipt.duplicate for receipt in receipts)
-        return Answer(202, _receipts(_Accepted(len(receipts) - duplicates, duplicates, receipts)))
+        return Answer(202, _encode(Accepted(len(receipts) - duplicates, duplicates, receipts)))
 
     def _level(self, message: Message, event: Event) -> Priority | None:
         """The priority that the event gets: what is asked for, when it is not above its class's or the client is trusted."""
@@ -156,9 +169,5 @@ class Door:
         return wanted
 
 
-class _Accepted(msgspec.Struct):
-    """The answer to a batch."""
-
-    accepted: int
-    duplicates: int
-    events: list[Receipt]
+def _opening() -> IntakeFullError:
+    return IntakeFullError("the store is being opened", 0.5)

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
+import msgspec
+
+from genesis.core.event import Receipt
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -21,6 +25,14 @@ class Answer(NamedTuple):
     body: bytes = b""
     type: bytes = b"application/json"
     headers: tuple[Header, ...] = ()
+
+
+class Accepted(msgspec.Struct):
+    """The answer to a batch."""
+
+    accepted: int
+    duplicates: int
+    events: list[Receipt]
 
 
 async def respond(send: Send, answer: Answer) -> None:
