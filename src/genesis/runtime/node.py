@@ -13,6 +13,7 @@ from genesis.core.message import Message, Request
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
 from genesis.core.stats import Histogram
 from genesis.runtime.component import Component
+from genesis.runtime.definition import Definition
 from genesis.runtime.intake import Offer
 from genesis.runtime.life import Life
 from genesis.runtime.operate import Operator
@@ -72,6 +73,32 @@ class Node:
         if accepted is not None:
             await (asyncio.shield(accepted) if receipt.duplicate else accepted)  # a duplicate awaits another one's
         return receipt
+
+    def begin(
+        self,
+        message: Message,
+        id: str | None,
+        source: str | None,
+        priority: Priority | None,
+        headers: dict[str, str] | None,
+    ) -> tuple[Receipt, asyncio.Future[None] | None]:
+        """Begin to accept an event, for callers that need no task to wait in.
+
+        Returns its receipt, and what is done when that is true; None: it is. Who cancels that cancels it for all who wait.
+
+        Raises:
+            RefusedError: as `send`, or in what is returned.
+        """
+        pipeline = self._ready()
+        shared = pipeline.shared
+        offer = pipeline.gate.offer(message, id, source, priority, headers, shared)
+        receipt = offer.receipt
+        if shared is None:
+            return receipt, pipeline.accept(offer)
+        if shared.events >= TURN:
+            pipeline.close_shared()
+        pipeline.flush_soon()
+        return receipt, None
 
     async def send_many(self, messages: Iterable[Message], *, source: str | None = None) -> list[Receipt]:
         """Accept events in order, in atomic steps of up to 900 deliveries. Returns when all are durable.
@@ -196,6 +223,11 @@ class Node:
     def latency(self) -> dict[str, Histogram]:
         """By priority: seconds from birth to commit of the deliveries that ended since the store was opened."""
         return {priority.name: sketch for priority, sketch in zip(Priority, self._ready().latency, strict=True)}
+
+    @property
+    def definition(self) -> Definition:
+        """The application that runs: its components, and who handles which type."""
+        return self._life.definition
 
     @property
     def operator(self) -> Operator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 import msgspec
 
 from genesis.core.message import Request
@@ -31,7 +29,9 @@ async def ask(node: Node, kind: str, headers: dict[bytes, bytes], body: bytes) -
     check_json(headers.get(b"content-type", b"").decode("latin-1"))
     deadline_s = deadline_of(headers.get(b"prefer", b"").decode("latin-1"))
     key = _key(headers.get(b"idempotency-key"))
-    message = node.message(unquote(kind), body or b"{}")
+    if len(kind) > CHARS_MAX:
+        raise Problem("unknown-type", f"{kind[:80]!r}... has {len(kind)} characters: a type has {CHARS_MAX} at most")
+    message = node.message(kind, body or b"{}")
     if not isinstance(message, Request):
         raise Problem("no-request", f"{kind[:80]} is an event: POST it to /events")
     answer = await node.ask(message, deadline=deadline_s or DEADLINE_S, id=key, source=SOURCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from genesis.web.problems import Problem
-from genesis.web.wire import Receive, Scope, whole_of
+from genesis.web.wire import Receive
 
 BODY_BYTES = 1 << 20
 """Largest body: what the strictest engine takes in one atomic step, so that no larger event could be accepted anyway."""
@@ -19,58 +19,61 @@ class GoneError(Exception):
     """The client left before its request was whole: nobody waits for an answer."""
 
 
-async def read_body(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body.
+def check_head(headers: dict[bytes, bytes]) -> None:
+    """Refuse a body by what its head says of it.
+
+    Raises:
+        Problem: it is compressed, or so large that it is not worth waiting for its end.
+    """
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
+        detail = f"a body in {coding.decode('latin-1')[:40]!r} is not unpacked: send it as it is"
+        raise Problem("wrong-content-type", detail, headers=[(b"accept-encoding", b"identity")])
+    text = headers.get(b"content-length", b"0")
+    length = int(text) if text.isdigit() and len(text) < 20 else 0
+    if length > BODY_BYTES and (length > PASSED_OVER_BYTES or headers.get(b"expect", b"").lower() == b"100-continue"):
+        raise too_large(length)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole body, from ASGI.
 
     Raises:
         Problem: it is too large, or too slow.
         GoneError: the client left.
     """
-    length = _length(headers)
-    if length > BODY_BYTES and (length > PASSED_OVER_BYTES or headers.get(b"expect", b"").lower() == b"100-continue"):
-        raise _too_large(length)
-    whole = whole_of(scope)
-    body = whole.body() if whole is not None else None
-    if body is not None and len(body) <= BODY_BYTES:  # it came with its head: no timer is needed
-        return body
     try:
         async with asyncio.timeout(BODY_S):
             return await _read(receive)
     except TimeoutError:
-        detail = f"the body did not come in {BODY_S:.0f} s: send it at once"
-        raise Problem("body-too-slow", detail, close=True, limit_s=BODY_S) from None
+        raise too_slow() from None
 
 
 async def _read(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] != "http.request":
-        raise GoneError
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(body) > BODY_BYTES:
-            raise _too_large(len(body))
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body", False):
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] != "http.request":
             raise GoneError
-        part = message.get("body", b"")
+        part, more = message.get("body", b""), message.get("more_body", False)
         size += len(part)
         if size > PASSED_OVER_BYTES:
-            raise _too_large(size)
+            raise too_large(size)
         if size <= BODY_BYTES:
             parts.append(part)
     if size > BODY_BYTES:
-        raise _too_large(size)
+        raise too_large(size)
     return b"".join(parts)
 
 
-def _length(headers: dict[bytes, bytes]) -> int:
-    text = headers.get(b"content-length", b"0")
-    return int(text) if text.isdigit() and len(text) < 20 else 0
-
-
-def _too_large(size: int) -> Problem:
+def too_large(size: int) -> Problem:
+    """A body of `size` bytes, or more."""
     detail = f"a body of {size} bytes or more: at most {BODY_BYTES}; send the place of large data instead"
     return Problem("too-large", detail, close=True, limit_bytes=BODY_BYTES)
+
+
+def too_slow() -> Problem:
+    """A body that did not come in time."""
+    detail = f"the body did not come in {BODY_S:.0f} s: send it at once"
+    return Problem("body-too-slow", detail, close=True, limit_s=BODY_S)

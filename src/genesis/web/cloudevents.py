@@ -35,7 +35,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BINARY = tuple(
     f"ce-{name}".encode() for name in ("specversion", "id", "source", "type", "time", "priority", "traceparent", "tracestate")
 )
-"""The attributes that Genesis reads; the first four must be there. Others are left where they are, in every mode."""
+"""The attributes that Genesis reads; the first four must be there."""
 _ESCAPED = re.compile(r"\\(.)")
 _NAMES = {priority.name.lower(): priority for priority in Priority} | {str(int(p)): p for p in Priority}
 
@@ -118,7 +118,7 @@ def media_of(content_type: str) -> str:
 def check_json(content_type: str) -> None:
     """Raises Problem when data of this type (empty: not said) is not JSON in UTF-8."""
     media = media_of(content_type)
-    if media and media not in ("application/json", "text/json") and not ("/" in media and media.endswith("+json")):
+    if content_type and media not in ("application/json", "text/json") and not ("/" in media and media.endswith("+json")):
         raise _wrong_type(media)
     check_charset(content_type)
 
@@ -137,15 +137,16 @@ def check_charset(content_type: str) -> None:
 
 
 def _binary(headers: dict[bytes, bytes], twice: set[bytes], content_type: str, body: bytes) -> Event:
-    given = [_value(name, headers[name]) if name in headers else None for name in _BINARY]
-    if twice:
-        for name in _BINARY:
+    given: dict[bytes, str] = {}
+    for name, value in headers.items():
+        if name.startswith(b"ce-"):
             if name in twice:
                 raise _malformed(f"the header {_shown(name)} is there twice")
-    specversion, id, source, type, time, priority, traceparent, tracestate = given
+            given[name] = _value(name, value)
+    specversion, id, source, type, time, priority, traceparent, tracestate = map(given.get, _BINARY)
     if specversion is None or id is None or source is None or type is None:
-        missing = [_shown(name) for name, value in zip(_BINARY[:4], given, strict=False) if value is None]
-        also = "" if len(missing) < 4 else f"; an event in one piece has the Content-Type {STRUCTURED}"
+        missing = [_shown(name) for name in _BINARY[:4] if name not in given]
+        also = "" if given else f"; an event in one piece has the Content-Type {STRUCTURED}"
         raise _malformed(f"headers are missing: {', '.join(missing)}{also}")
     return _event(specversion, id, source, type, time, content_type, priority, traceparent, tracestate, body, headers)
 

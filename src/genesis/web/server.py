@@ -1,26 +1,23 @@
-"""The HTTP door of `genesis run`: uvicorn in our own event loop, which leaves signals to whoever runs it."""
+"""The HTTP door of `genesis run`: connections in the event loop of the node, in front of its door."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
-
-import uvicorn
+from email.utils import formatdate
 
 from genesis.config import Settings
 from genesis.core.errors import SettingsError
+from genesis.runtime.clock import LoopClock
 from genesis.runtime.log import log
 from genesis.runtime.supervisor import Supervisor
-from genesis.web.connection import Connection, DoorConfig
+from genesis.web.connection import Connection, Connections
 from genesis.web.ingest import Door
 
-KEEP_ALIVE_S = 30
-"""How long an idle connection is kept: longer than a scrape of Prometheus takes to come again at its usual 15 s."""
 BACKLOG = 512
 """Connections that wait to be taken: a burst of clients that come back after a restart."""
 LOOK_S = 1.0
@@ -39,15 +36,6 @@ class Served:
     """Its address, with the port that it has."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
-        yield
-
-
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Served]:
     """Listen while the block runs.
@@ -57,46 +45,47 @@ async def serving(settings: Settings) -> AsyncIterator[Served]:
     """
     listening = listen(settings.host, settings.http)
     door = Door(trust_priority=settings.trust_priority)
-    config = DoorConfig(
-        door,
-        http=Connection,
-        ws="none",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",  # what clients do wrong is told to them
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=LAST_S,
-    )
-    config.connections_max = settings.http_connections
-    server, supervisor = _Server(config), Supervisor()
-    serve = supervisor.spawn(server.serve([listening]), "http")
-    supervisor.spawn(_look(server), "http-clients")
+    connections, supervisor = Connections(door, settings.http_connections), Supervisor()
+    looking = supervisor.spawn(_look(connections), "http-clients")
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(connections), sock=listening, backlog=BACKLOG)
     host, port = listening.getsockname()[:2]
     if host not in LOCAL:
         log.warning("%s is open to other machines, and nobody is asked for a password", host)
     try:
         yield Served(door, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     finally:
-        server.should_exit = True
-        await asyncio.wait([serve])
-        for connection in list(server.server_state.connections):
-            cast(Connection, connection).transport.abort()
+        server.close()
+        await _leave(connections)
         await supervisor.stop(LAST_S)
-    if supervisor.failure.done():
+    if not looking.cancelled():
         raise supervisor.failure.result()
 
 
-async def _look(server: uvicorn.Server) -> None:
-    """Look after slow clients, for ever."""
-    now = asyncio.get_running_loop().time
+async def _look(connections: Connections) -> None:
+    """Look after slow clients and the date, for ever."""
+    clock = LoopClock()
     while True:
+        connections.date = f"date: {formatdate(clock.wall(), usegmt=True)}\r\n".encode()
+        for connection in list(connections.all):
+            connection.check(clock.now())
         await asyncio.sleep(LOOK_S)
-        for connection in list(server.server_state.connections):
-            cast(Connection, connection).check(now())
+
+
+async def _leave(connections: Connections) -> None:
+    """Close all connections: what came whole is answered and read, within its time."""
+    for connection in list(connections.all):
+        connection.shut()
+    if connections.all:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_S):
+                connections.none_left.clear()
+                await connections.none_left.wait()
+    for connection in list(connections.all):
+        connection.abort()
+    for task in connections.tasks:
+        task.cancel()
+    if connections.tasks:
+        await asyncio.wait(connections.tasks)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,18 +1,35 @@
-"""Requests and answers of HTTP, between ASGI and what a route works with.
-
-In: ASGI's `scope` and `receive`. Out: headers as a dictionary, a body within its limits, and an `Answer` that `respond` sends.
-"""
+"""Requests and answers of HTTP, as the door works with them, whichever server they come through."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+import msgspec
+
+from genesis.core.event import Receipt
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+
+class Call(NamedTuple):
+    """A request without its body."""
+
+    method: str
+    path: str
+    """Decoded, below the path that the door is mounted at."""
+    query: bytes
+    headers: dict[bytes, bytes]
+    """By lower-case name."""
+    twice: set[bytes]
+    """Names of headers that were given more than once."""
+    root: str = ""
+    """The path that the door is mounted at."""
 
 
 class Answer(NamedTuple):
@@ -24,33 +41,23 @@ class Answer(NamedTuple):
     headers: tuple[Header, ...] = ()
 
 
-class Whole(Protocol):
-    """A request whose parts need not be passed one by one: what our own connections offer beside `receive` and `send`."""
+class Storing(NamedTuple):
+    """An event on its way to the store, and what is answered when it is there."""
 
-    def body(self) -> bytes | None:
-        """The body, when all of it is there."""
-        ...
-
-    def answer(self, answer: Answer) -> bool:
-        """Send an answer in one piece. False: not now, `send` it."""
-        ...
+    stored: asyncio.Future[None]
+    answer: Answer
 
 
-WHOLE = "genesis.whole"
-"""The extension of ASGI by which a `Whole` is found in a scope."""
+class Accepted(msgspec.Struct):
+    """The answer to a batch."""
+
+    accepted: int
+    duplicates: int
+    events: list[Receipt]
 
 
-def whole_of(scope: Scope) -> Whole | None:
-    """The request in one piece, if its server offers that."""
-    found: Whole | None = scope["extensions"].get(WHOLE) if "extensions" in scope else None
-    return found
-
-
-async def respond(scope: Scope, send: Send, answer: Answer) -> None:
-    """Send an answer."""
-    whole = whole_of(scope)
-    if whole is not None and whole.answer(answer):
-        return
+async def respond(send: Send, answer: Answer) -> None:
+    """Send an answer through ASGI."""
     headers = [(b"content-type", answer.type), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -36,6 +36,7 @@ async def test_a_key_gives_the_same_answer_again() -> None:
     [
         ("nope", {}, {}, 422, "unknown-type"),
         ("", {}, {}, 422, "unknown-type"),
+        ("lev%65l", {"sku": "tea"}, {}, 422, "unknown-type"),
         ("placed", {"sku": "tea"}, {}, 422, "no-request"),
         ("level", {"sku": 7}, {}, 422, "invalid-event"),
         ("take", {"sku": "bad"}, {}, 422, "ask-rejected"),
@@ -55,6 +56,13 @@ async def test_questions_without_an_answer(
     async with opened() as (client, _, _):
         reply = await client.ask(kind, fields, **headers)
         assert (reply.status, reply.kind) == (status, problem)
+
+
+async def test_a_type_that_is_too_long_is_not_told_in_full() -> None:
+    async with opened() as (client, _, _):
+        reply = await client.ask("x" * 60_000, {})
+        assert (reply.status, reply.kind) == (422, "unknown-type")
+        assert len(reply.body) < 1000
 
 
 async def test_another_question_with_the_same_key_is_refused() -> None:

@@ -77,6 +77,16 @@ async def test_a_body_that_does_not_come_in_time() -> None:
         assert (reply.status, reply.kind, reply.headers["connection"]) == (408, "body-too-slow", "close")
 
 
+@pytest.mark.parametrize("coding", ["gzip", "Deflate, br", "nonsense"])
+async def test_a_compressed_body_is_refused_by_name(coding: str) -> None:
+    async with opened() as (client, _, _):
+        reply = await client.request("POST", "/events", {**EVENT, "content-encoding": coding}, b'{"sku": "tea"}')
+        assert (reply.status, reply.kind, reply.headers["accept-encoding"]) == (415, "wrong-content-type", "identity")
+        assert coding.lower() in reply.json["detail"]
+        same = await client.request("POST", "/events", {**EVENT, "content-encoding": "identity"}, b'{"sku": "tea"}')
+        assert same.status == 202
+
+
 async def test_a_client_that_leaves_is_answered_nothing() -> None:
     async with opened() as (client, node, _):
         assert (await client.request("POST", "/events", EVENT, [b"{", b""], leave=True)).status == 0

@@ -102,6 +102,7 @@ async def test_headers_are_decoded_once(header: str, id: str) -> None:
         ({"ce-time": "2026-11-24T16:00:00"}, 400, "malformed-event", "RFC 3339"),
         ({"ce-priority": "urgent"}, 400, "malformed-event", "critical, high, normal, low, background"),
         ({"ce-priority": "5"}, 400, "malformed-event", "0 to 4"),
+        ({"content-type": ";;;"}, 415, "wrong-content-type", "''"),
         ({"content-type": "text/plain"}, 415, "wrong-content-type", "text/plain"),
         ({"content-type": "application/json; charset=latin-1"}, 415, "wrong-content-type", "UTF-8"),
         ({"content-type": "application/cloudevents+avro"}, 415, "wrong-content-type", "avro"),
