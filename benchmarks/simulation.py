@@ -1,8 +1,10 @@
-"""The production code in virtual time on the model of a store: how much faster than life, in one process."""
+"""The production code in virtual time on the model of a store: how much faster than life, in one process and on all cores."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import Random
 from typing import Any
@@ -34,6 +36,13 @@ FIGURES = (
         f"done. Raw: {_BY_HAND}",
     ),
     Figure("faults_virtual_s_per_s", "s/s", ">= 100", "The same with 20 faults. Raw: as before, none."),
+    Figure(
+        "machine_virtual_s_per_s",
+        "s/s",
+        ">= 100",
+        "The same with 20 faults, in a process for each core at once, by the clock on the wall: what seeds are run with. Raw: "
+        "as before, none.",
+    ),
     Figure(
         "events_per_s",
         "1/s",
@@ -81,8 +90,9 @@ async def open_loop(n: int, one: One) -> None:
     await asyncio.gather(*tasks)
 
 
-def measured(loop: VirtualLoop, n: int, cpu_s: float) -> dict[str, float]:
+def measured(loop: VirtualLoop, n: int, cpu_s: float, wall_s: float) -> dict[str, float]:
     return {
+        "machine_virtual_s_per_s": loop.time() / wall_s,
         "virtual_s_per_s": loop.time() / cpu_s,
         "faults_virtual_s_per_s": loop.time() / cpu_s,
         "events_per_s": n / cpu_s,
@@ -93,29 +103,29 @@ def measured(loop: VirtualLoop, n: int, cpu_s: float) -> dict[str, float]:
 @silence()
 def genesis(n: int, count: int, fast: bool) -> dict[str, float]:
     Totals.meter = Meter(n)
-    begin = time.process_time()
+    begin, began = time.process_time(), time.perf_counter()
     world = World(app.definition(), seed=SEED, settings=Settings().node())
     schedule = faults.draw(Random(SEED), count, over_s=n / RATE, kinds=GENTLE)
 
-    async def scenario() -> float:
+    async def scenario() -> tuple[float, float]:
         trouble = asyncio.create_task(world.follow(schedule))
         await (in_turn if fast else open_loop)(n, partial(client, world))
         await trouble
         world.calm()
         await reached(lambda: world.store.head().ledger.done == n, every_s=0.01)
-        spent = time.process_time() - begin
+        spent = time.process_time() - begin, time.perf_counter() - began
         assert await world.call(totals) == expected(n)
         return spent
 
     spent = world.run(scenario())
-    answer = measured(world.loop, n, spent)
+    answer = measured(world.loop, n, *spent)
     world.close()
     assert not world.violations, world.violations
     return answer
 
 
 def by_hand(n: int, fast: bool) -> dict[str, float]:
-    begin = time.process_time()
+    begin, began = time.process_time(), time.perf_counter()
     loop, rng, done = VirtualLoop(Random(SEED)), Random(SEED), dict[str, int]()
 
     async def one(i: int) -> None:
@@ -124,19 +134,30 @@ def by_hand(n: int, fast: bool) -> dict[str, float]:
             await loop.nap(rng.uniform(*FAST_S))
         done[e["key"]] = done.get(e["key"], 0) + e["amount"]
 
-    async def scenario() -> float:
+    async def scenario() -> tuple[float, float]:
         await (in_turn if fast else open_loop)(n, one)
-        return time.process_time() - begin
+        return time.process_time() - begin, time.perf_counter() - began
 
     spent = loop.run_nested(scenario())
     assert done == expected(n)
-    answer = measured(loop, n, spent)
+    answer = measured(loop, n, *spent)
     loop.close()
     return answer
 
 
+def at_once(processes: int, side: Callable[..., Any], **arguments: Any) -> dict[str, float]:
+    """What as many processes did together."""
+    with ThreadPoolExecutor(processes) as pool:
+        answers = list(pool.map(lambda _: child(side, **arguments), range(processes)))
+    return {name: sum(answer[name] for answer in answers) for name in answers[0]}
+
+
 def measure(options: Options) -> Iterator[Result]:
     n = options.size(EVENTS)
-    for figure, count, fast in zip(FIGURES, (0, FAULTS, 0), (False, False, True), strict=True):
-        raw, ours = partial(child, by_hand, n=n, fast=fast), partial(child, genesis, n=n, count=count, fast=fast)
+    cores = len(os.sched_getaffinity(0))
+    for figure, count, fast, processes in zip(
+        FIGURES, (0, FAULTS, FAULTS, 0), (False, False, False, True), (1, 1, cores, 1), strict=True
+    ):
+        raw = partial(at_once, processes, by_hand, n=n, fast=fast)
+        ours = partial(at_once, processes, genesis, n=n, count=count, fast=fast)
         yield from results("simulation", [figure], list(pairs(figure.name, options.runs, raw, ours)))
