@@ -145,6 +145,15 @@ def test_the_door_of_the_page_on_http_opens(tmp_path: Path, monkeypatch: pytest.
     assert asyncio.run(live()) == 200
 
 
+def test_the_test_of_the_page_on_the_service_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sys.getswitchinterval()
+    try:
+        defined("examples/fastapi/README.md")["test_an_order_counts"](monkeypatch)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_the_tests_of_the_page_on_testing_pass_with_its_settings(tmp_path: Path) -> None:
     """With the shop of the README, whose handler also refuses what it has not."""
     page = (ROOT / "docs/testing.md").read_text()
