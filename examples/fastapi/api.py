@@ -44,7 +44,7 @@ async def running_node(request: Request) -> Node:
 
 
 Running = Annotated[Node, Depends(running_node)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=1024)]
 
 
 class Order(BaseModel):
@@ -55,14 +55,14 @@ class Order(BaseModel):
 @api.post("/orders", status_code=202)
 async def send(order: Order, node: Running, key: Key = None) -> dict[str, Any]:
     """Send: 202 means durable. Sent again with its key, it is a duplicate and counts once."""
-    receipt = await node.send(OrderPlaced(order.sku, order.qty), id=key)
+    receipt = await node.send(OrderPlaced(order.sku, order.qty), id=key, source="/orders")
     return {"id": receipt.id, "duplicate": receipt.duplicate}
 
 
 @api.post("/orders/now")
 async def send_and_answer(order: Order, node: Running, key: Key = None) -> dict[str, Any]:
     """Send, and answer with what is committed behind it: the question stands after the order in the line of its sku."""
-    receipt = await node.send(OrderPlaced(order.sku, order.qty), id=key)
+    receipt = await node.send(OrderPlaced(order.sku, order.qty), id=key, source="/orders")
     left = await node.ask(CountLeft(order.sku), deadline=5.0)
     return {"id": receipt.id, "duplicate": receipt.duplicate, "left": left}
 
@@ -70,7 +70,7 @@ async def send_and_answer(order: Order, node: Running, key: Key = None) -> dict[
 @api.post("/reservations")
 async def ask(order: Order, node: Running, key: Key = None) -> dict[str, Any]:
     """Ask: the answer comes after the commit of what was done for it. Asked again with its key, it is the same answer."""
-    return {"left": await node.ask(Reserve(order.sku, order.qty), id=key, deadline=5.0)}
+    return {"left": await node.ask(Reserve(order.sku, order.qty), id=key, source="/reservations", deadline=5.0)}
 
 
 @api.get("/stock/{sku}")

@@ -127,6 +127,7 @@ def test_events_that_do_not_end_are_no_rate(shop: Shop, monkeypatch: pytest.Monk
         ("shop:app shop.placed wrong.jsonl", 2, "wrong.jsonl:2: Placed (shop.placed): Expected `str`, got `int`"),
         ("shop:app shop.placed none.jsonl", 2, "none.jsonl has no messages"),
         ("--folder nowhere", 1, "nowhere cannot be written: No such file or directory; name another with --folder"),
+        ("--resources fakes", 2, "--resources are those of an application"),
         ("--seconds 0", 2, "Invalid value for '--seconds'"),
     ],
 )

@@ -61,10 +61,11 @@ def test_every_endpoint(service: Service) -> None:
         reserve = {"url": "/reservations", "json": {"sku": "tea", "qty": 6}, "headers": {"Idempotency-Key": "r-1"}}
         assert [client.post(**reserve).json() for _ in range(2)] == [{"left": 90}, {"left": 90}]
         assert client.get("/stock/tea").json() == {"left": 90, "backorders": 0}
+        assert place(client, "r-1").json() == {"id": "r-1", "duplicate": False}, "an order is no reservation"
         event = client.post("/genesis/events", headers=EVENT, json={"sku": "mint", "qty": 200})
         assert (event.status_code, event.json()["id"]) == (202, "1")
         until(lambda: client.get("/stock/mint").json() == {"left": 0, "backorders": 100}, "the event of the door")
-        assert "genesis_events_accepted_total 5.0" in client.get("/genesis/metrics").text
+        assert "genesis_events_accepted_total 6.0" in client.get("/genesis/metrics").text
         assert client.get("/genesis/readyz").status_code == 200
 
 

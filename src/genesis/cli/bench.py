@@ -107,6 +107,8 @@ def _job(
 ) -> tuple[Definition, str, list[tuple[str, bytes]]]:
     """The application, the type of its messages, and these, each with its place for people."""
     if app is None:
+        if resources is not None:
+            raise Failure("--resources are those of an application: genesis bench MODULE:APP TYPE FILE --resources NAME", USAGE)
         return bench_app.app.definition(), "bench.added", [("", line) for line in bench_app.lines()]
     definition = load_app(app).definition(resources=load_resources(app, resources), given=settings.app)
     if kind is None or file is None:
