@@ -225,13 +225,25 @@ def test_the_overview_of_the_command_line_has_every_command_with_options_that_ex
         listed[usage.split()[1]] = usage
     assert set(listed) == set(SUBCOMMANDS)
     for name, usage in listed.items():
+        assert set(re.findall(r"--[a-z-]+", usage)) <= options_of(name), usage
         command = main.get_command(click.Context(main), name)
-        assert command is not None
-        parts = list(command.commands.values()) if isinstance(command, click.Group) else [command]
-        options = {option for part in parts for parameter in part.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", usage)) <= options, usage
         if isinstance(command, click.Group):
             assert set(usage.split()[2].split("|")) == set(command.commands)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_within_sentences_and_their_options_exist(page: str) -> None:
+    for written in re.findall(r"`genesis ([a-z]+[^`]*)`", (ROOT / page).read_text()):
+        name, *rest = written.split()
+        assert name in SUBCOMMANDS, written
+        assert set(re.findall(r"--[a-z-]+", " ".join(rest))) <= options_of(name), written
+
+
+def options_of(name: str) -> set[str]:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    parts = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    return {option for part in parts for parameter in part.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize(("page", "text"), [(p, text) for p in PAGES for language, text in fenced(p) if language == "toml"])
