@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from genesis.config import Settings, known_settings, option_of
 from genesis.runtime.own_settings import Given
+from tests.unit.cli.support import Shop, until
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -143,6 +145,39 @@ def test_the_door_of_the_page_on_http_opens(tmp_path: Path, monkeypatch: pytest.
         return statuses[0]
 
     assert asyncio.run(live()) == 200
+
+
+def test_the_test_of_the_page_on_the_service_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sys.getswitchinterval()
+    try:
+        defined("examples/fastapi/README.md")["test_an_order_counts"](monkeypatch)
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_the_recipe_for_structlog_logs_as_whose_it_is(tmp_path: Path) -> None:
+    """In a process of its own: structlog is configured for all of one."""
+    logging = 'log.bind(sku=order.sku).info("reserved", left=stock.left)\n        stock.left -= order.qty'
+    shop = blocks("README.md")[0].replace("stock.left -= order.qty", logging)
+    with Shop(tmp_path) as found:
+        (tmp_path / "shop.py").write_text(f"{blocks('docs/operating.md')[0]}\n\n{shop}")
+        running = found.start("--log", "json", GENESIS_LOG="info")
+        assert found.run("send", "shop.order.placed", '{"sku": "tea", "qty": 3}', "--id", "order-17").returncode == 0
+        until(lambda: '"reserved"' in running.said, "the line")
+        line = next(json.loads(line) for line in running.said.splitlines() if '"reserved"' in line)
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "INFO",
+        "logger": "shop",
+        "message": "reserved",
+        "sku": "tea",
+        "left": 100,
+        "component": "inventory",
+        "event_id": "order-17",
+        "source": "shop",
+        "attempt": 1,
+    }
 
 
 def test_the_tests_of_the_page_on_testing_pass_with_its_settings(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ READS = {
     "genesis simulate": "shop:app --seeds 0 --faults 0 --json",
     "genesis config": "shop:app --json",
     "genesis doctor": "--json",
+    "genesis bench": "--seconds 0.1 --json",
 }
 TIMES = {"at", "since", "until", "born_at", "told_at", "written_at"}
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

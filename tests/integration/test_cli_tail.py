@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genesis.cli.watch import Watch
+from genesis.engines.outside import Outside
 from tests.unit.cli.support import DEADLINE_S, Shop, until
 
 
@@ -79,6 +82,53 @@ def test_what_happens_is_followed_over_a_stop_a_kill_and_another_store(shop: Sho
     shop.send("bad", "--app", "shop:app", "--id", "e3")
     tail.saw("dead", event_id="e3")
     assert tail.end() == 130
+
+
+def test_a_letter_is_shown_once_also_when_others_were_dropped_before_it(shop: Shop, tail: Tail) -> None:
+    shop.start()
+    for event_id in ("e1", "e2", "e3"):
+        shop.send("bad", "--id", event_id)
+        newest = tail.saw("dead", event_id=event_id)
+    assert shop.run("dlq", "drop", newest["letter"], "--yes").returncode == 0
+    for event_id in ("e4", "e5"):  # the first takes the place that the dropped one had in the store
+        shop.send("bad", "--id", event_id)
+        tail.saw("dead", event_id=event_id)
+    assert [line["event_id"] for line in tail.lines("dead")] == ["e1", "e2", "e3", "e4", "e5"]
+
+
+class Counting(Outside):
+    """A store of which is counted how many dead letters were read."""
+
+    letters = 0
+
+    def scan(self, table: str, after: str = "", limit: int = 1000, partition: int = 0) -> list[tuple[str, bytes]]:
+        found = super().scan(table, after, limit, partition)
+        self.letters += len(found) * (table == "dead")
+        return found
+
+    def newest(
+        self, table: str, below: int | None = None, limit: int = 1000, partition: int = 0
+    ) -> list[tuple[int, str, bytes]]:
+        found = super().newest(table, below, limit, partition)
+        self.letters += len(found) * (table == "dead")
+        return found
+
+
+def test_a_look_reads_the_letters_that_are_new_and_no_others(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genesis.cli.watch.LETTERS", 7)  # several pages
+
+    def die(times: int) -> None:
+        lines = '{"sku": "bad"}\n' * times
+        assert shop.run("send", "shop.placed", "-", "--app", "shop:app", stdin=lines).returncode == 0
+
+    die(50)
+    with closing(Counting(shop.store)) as outside:
+        watch = Watch(0.0)
+        assert sum(news.kind == "dead" for news in watch.look(outside, 0.0)) == 50
+        outside.letters = 0
+        die(2)
+        assert sum(news.kind == "dead" for news in watch.look(outside, 0.0)) == 2
+        assert outside.letters <= 4
 
 
 def test_one_look_shows_what_is_there(shop: Shop) -> None:

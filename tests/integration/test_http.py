@@ -20,7 +20,6 @@ from cloudevents.core.v1.event import CloudEvent
 
 from tests.unit.cli.support import DEADLINE_S, Running, Shop, until
 
-ROOT = Path(__file__).parents[2]
 EVENT = {"ce-specversion": "1.0", "ce-source": "/till", "ce-type": "shop.placed", "content-type": "application/json"}
 
 
@@ -75,34 +74,6 @@ def test_the_sdk_of_cloudevents(shop: Shop) -> None:
         batch = b"[" + b",".join(JSONFormat().write(made(id)) for id in ("1 €", "2", "3")) + b"]"
         reply = client.post(f"{url}/events", headers={"content-type": "application/cloudevents-batch+json"}, content=batch)
         assert (reply.status_code, reply.json()["accepted"], reply.json()["duplicates"]) == (202, 1, 2)
-
-
-def test_the_commands_of_the_page_with_curl(shop: Shop, require_tool: Callable[[str], str]) -> None:
-    require_tool("curl")
-    source = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
-    ask = (
-        "\n    @on(GetLevel, read_only=True)\n    async def level(self, query: GetLevel, stock: Stock, ctx: Context) -> int:\n"
-        "        return stock.left\n"
-    )
-    request = '\nfrom genesis import Request\n\nclass GetLevel(Request[int], type="shop.stock.level"):\n    sku: str\n'
-    (shop.folder / "shop.py").write_text(source.replace("\n@app", f"{request}\n@app", 1) + ask)
-    _, url = opened(shop)
-    page = (ROOT / "docs" / "http.md").read_text()
-    answers = []
-    for command in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
-        done = subprocess.run(
-            ["sh", "-c", command.replace("http://127.0.0.1:8080", url).replace("curl ", "curl -sS -f ")],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=True,
-        )
-        answers.append(json.loads(done.stdout))
-        until(lambda: shop.json("status")["ledger"]["waiting"] == 0, "quiet")
-    assert answers[0] == {"id": "order-17", "source": "/till/3", "duplicate": False, "deliveries": 1}
-    assert answers[1]["id"] == "order-18"
-    assert answers[2]["accepted"] == 2
-    assert answers[3] == 100 - 3 - 1 - 1
 
 
 def test_curl_is_told_before_it_sends_too_much(shop: Shop, require_tool: Callable[[str], str]) -> None:

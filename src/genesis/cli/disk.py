@@ -34,7 +34,7 @@ def examine_disk(folder: Path, reserve_bytes: int) -> Iterator[Finding]:
 
 def _sync(folder: Path) -> Finding:
     try:
-        took = statistics.median(_syncs(folder))
+        took = statistics.median(sync_times(folder, SYNCS))
     except OSError as error:
         return Finding("sync", False, f"{folder}: {error}", "put the store on a disk that works")
     if took > SYNC_SLOW_S:
@@ -43,11 +43,11 @@ def _sync(folder: Path) -> Finding:
     return Finding("sync", True, f"a sync takes {lasting(took)}{note}")
 
 
-def _syncs(folder: Path) -> list[float]:
-    """Seconds of some writes of a page with a sync, in a file that is removed."""
+def sync_times(folder: Path, count: int) -> list[float]:
+    """Seconds of so many writes of a page with a sync, in a file that is removed."""
     times = []
-    with tempfile.TemporaryFile(dir=folder, prefix=".genesis-doctor-") as file:
-        for _ in range(SYNCS):
+    with tempfile.TemporaryFile(dir=folder, prefix=".genesis-sync-") as file:
+        for _ in range(count):
             started = moment.precise()
             file.write(bytes(4096))
             file.flush()

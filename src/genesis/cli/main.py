@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "simulate": "Run a scenario in many simulated worlds.",
     "config": "Show the settings, and where each comes from.",
     "doctor": "Check the machine and the store.",
+    "bench": "Measure this machine, with a job or with an application.",
     "completion": "Print what completes commands in a shell.",
 }
 """Each is the command of that name in the module of that name."""

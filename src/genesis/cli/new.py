@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import keyword
 import os
+import re
 import shutil
 import sys
+import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -23,6 +25,7 @@ FILES = {
 }
 """Of each file of a project, the template. They are templates of the standard library: ``$name``."""
 NAME_MAX = 60
+_FITS = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 TAKEN = frozenset({"genesis", "tests", "test", "pytest", "click", "msgspec"})
 """Beside the standard library: a module of such a name would hide what the project needs."""
 
@@ -49,11 +52,12 @@ def new(name: str) -> None:
 
 def _check(name: str) -> None:
     """Raises Failure unless the name can be that of a folder, a module and an application at once."""
-    wish = "".join(c if c.isalnum() else "_" for c in name.lower() if c.isascii()).strip("_")
-    fits = name.isascii() and name.isidentifier() and name == name.lower() and not name.startswith("_")
-    if not fits or len(name) > NAME_MAX:
-        hint = f", such as {wish}" if wish.isidentifier() and wish != name and _free(wish) and len(wish) <= NAME_MAX else ""
-        raise Failure(f"{name!r} is no name for a project: small letters, digits and _, a letter first{hint}", USAGE)
+    if not _FITS.fullmatch(name) or len(name) > NAME_MAX:
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+        wish = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
+        wish += "" if _free(wish) else "_app"
+        hint = f", such as {wish}" if _FITS.fullmatch(wish) and len(wish) <= NAME_MAX else ""
+        raise Failure(f"{name!r} is no name for a project: small letters, digits and single _, a letter first{hint}", USAGE)
     if not _free(name):
         raise Failure(f"{name!r} is taken: it is a word or a module of Python or of Genesis; try {name}_app", USAGE)
 

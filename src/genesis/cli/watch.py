@@ -91,15 +91,24 @@ class Watch:
     def _dead(self, outside: Outside, head: Head, before: Head | None, since: float | None) -> Iterator[News]:
         if before is not None and before.ledger.dead == head.ledger.dead:
             return
-        after = ""
-        while page := outside.scan("dead", after, LETTERS):
-            after = page[-1][0]
-            for key, body in page:
-                if key not in self._letters:
-                    self._letters.add(key)
-                    letter = read_letter(key, body) if since is not None else None
-                    if letter is not None and since is not None and letter.at >= since:
-                        yield News(letter.at, "dead", {**_told(letter.delivery), **_why(letter)})
+        expected = head.ledger.dead - before.ledger.dead if before is not None else LETTERS
+        seen: list[str] = []
+        for key, body in self._unseen(outside, max(1, min(expected, LETTERS))):
+            seen.append(key)
+            letter = read_letter(key, body) if since is not None else None
+            if letter is not None and since is not None and letter.at >= since:
+                yield News(letter.at, "dead", {**_told(letter.delivery), **_why(letter)})
+        self._letters.update(seen)
+
+    def _unseen(self, outside: Outside, page: int) -> Iterator[tuple[str, bytes]]:
+        """Letters that came since the last look, newest first: below one that was seen, all were."""
+        below: int | None = None
+        while found := outside.newest("dead", below, page):
+            below = found[-1][0]
+            for _, key, body in found:
+                if key in self._letters:
+                    return
+                yield key, body
 
     def _counted(self, head: Head, before: Head | None, now: float) -> Iterator[News]:
         if before is None and self._since is None:

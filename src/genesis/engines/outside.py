@@ -165,6 +165,13 @@ class Outside:
         with self._reading() as db:
             return rows.scan(db, partition, table, after, limit)
 
+    def newest(
+        self, table: str, below: int | None = None, limit: int = 1000, partition: int = 0
+    ) -> list[tuple[int, str, bytes]]:
+        """A page of a named table: row number, key and body of what was put last, newest first; of rows below a number."""
+        with self._reading() as db:
+            return rows.newest(db, partition, table, below, limit)
+
     def scan_state(self, prefix: str, after: str = "", limit: int = 1000, partition: int = 0) -> list[tuple[str, StateRow]]:
         """A page of the states whose address starts with `prefix`, in address order."""
         with self._reading() as db:

@@ -291,6 +291,14 @@ def load_state(db: sqlite3.Connection, partition: int, addresses: Sequence[str])
     return found
 
 
+def newest(db: sqlite3.Connection, partition: int, table: str, below: int | None, limit: int) -> list[tuple[int, str, bytes]]:
+    """A page of a named table with its row numbers, what was put last first: a row that is put anew gets the highest number."""
+    assert table in TABLES
+    # An index would have them in the order of keys, all of them, to be sorted.
+    sql = f"SELECT rowid, key, body FROM {table} NOT INDEXED WHERE partition = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
+    return db.execute(sql, (partition, below if below is not None else (1 << 63) - 1, limit)).fetchall()
+
+
 def scan_state(db: sqlite3.Connection, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, StateRow]]:
     """States whose address starts with `prefix`, in address order."""
     # One lower bound, so that a page starts where the last one ended. No text holds a byte FF: the prefix followed by

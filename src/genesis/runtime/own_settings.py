@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from genesis.core.errors import DefinitionError, SettingsError
+from genesis.runtime.secret import HIDDEN, shielded
 
 DEFAULT = "default"
 SHOWN = 60
@@ -166,7 +167,8 @@ class OwnSettings:
             if key in self._keys:
                 continue
             if not isinstance(value, dict):
-                raise SettingsError(f"{_name(key)} is {_shown(value)}: a table", origin=str(given.place(key)))
+                shown = _shown(shielded(_name(key), value))
+                raise SettingsError(f"{_name(key)} is {shown}: a table", origin=str(given.place(key)))
             self._check_table(given, value, key)
 
     def _meant(self, name: str, known: Mapping[str, object]) -> str:
@@ -240,8 +242,10 @@ def _checked(convert: Callable[[], Any], name: str, value: object, origin: Origi
     try:
         return convert()
     except (msgspec.ValidationError, TypeError, ValueError) as error:
-        why = str(error)[:1].lower() + str(error)[1:]
-        raise SettingsError(f"{name} is {_shown(value)}: {why}", origin=str(origin)) from error
+        why, hidden = str(error)[:1].lower() + str(error)[1:], shielded(name, value)
+        if hidden != value:
+            why = why.replace(str(value), HIDDEN)
+        raise SettingsError(f"{name} is {_shown(hidden)}: {why}", origin=str(origin)) from error
 
 
 def _from_text(text: str, kind: Any) -> Any:

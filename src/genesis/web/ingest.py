@@ -58,8 +58,11 @@ class Door:
         self._described: dict[str, bytes] = {}
 
     def open(self, node: Node) -> None:
-        """The node runs: from now on its events are taken in. Until then all is answered with 503."""
-        self._node = node
+        """The node runs: from now on its events are taken in. Until then all is answered with 503.
+
+        A door that was drained is open again: a server may live through its lifespan more than once, as in tests.
+        """
+        self._node, self._draining, self._quiet = node, False, asyncio.Event()
 
     async def drain(self, limit_s: float) -> int:
         """Refuse what comes from now on, and wait `limit_s` seconds at most for what is under way.

@@ -13,7 +13,12 @@ def test_a_script_for_each_shell(shell: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "found"),
-    [("genesis sta", {"status", "state"}), ("genesis dlq re", {"replay"}), ("genesis status --js", {"--json"})],
+    [
+        ("genesis sta", {"status", "state"}),
+        ("genesis be", {"bench"}),
+        ("genesis dlq re", {"replay"}),
+        ("genesis status --js", {"--json"}),
+    ],
 )
 def test_what_is_typed_is_completed(typed: str, found: set[str]) -> None:
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}

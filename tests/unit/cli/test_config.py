@@ -158,6 +158,91 @@ async def test_a_simulation_has_the_settings_it_is_given_and_no_others(here: Pat
             assert [done.n for done in sim.emitted(Done)] == [fee]
 
 
+# --- secrets ------------------------------------------------------------------------------------------------------------
+
+SECRETS = """
+import msgspec
+from typing import Literal
+from shop import app
+from genesis import Module
+
+bank = Module("bank")
+
+
+class Inner(msgspec.Struct, frozen=True):
+    url: str = "https://till:s3cr3t@bank.example/api"
+    client_token: str = "s3cr3t"
+
+
+@bank.settings
+class Bank(msgspec.Struct):
+    api_key: str = "s3cr3t"
+    signing_keys: tuple[str, ...] = ("s3cr3t",)
+    dsn: str = "host=db user=shop password=s3cr3t"
+    database: str = "host=db user=shop Password = s3cr3t sslmode=require"
+    inner: Inner = Inner()
+    pin_secret: int = 1234
+    empty_password: str = ""
+    ask_password: bool = True
+    places: dict[str, str] = msgspec.field(default_factory=lambda: {"oslo": "a@b.example", "oslo_token": "s3cr3t"})
+    mode_key: Literal["a", "b"] = "a"
+
+
+app.include(bank)
+"""
+
+
+def test_secrets_are_not_shown(here: Path) -> None:
+    (here / "secrets_shop.py").write_text(SECRETS)
+    rows = config("secrets_shop:app", GENESIS_APP_BANK_API_KEY="s3cr3t too")
+    assert {name.removeprefix("app.bank."): row["value"] for name, row in rows.items() if name.startswith("app.bank")} == {
+        "api_key": "***",
+        "signing_keys": "***",
+        "dsn": "***",
+        "database": "host=db user=shop Password = *** sslmode=require",
+        "inner.url": "https://till:***@bank.example/api",
+        "inner.client_token": "***",
+        "pin_secret": "***",
+        "empty_password": "",
+        "ask_password": True,
+        "places": {"oslo": "a@b.example", "oslo_token": "***"},
+        "mode_key": "***",
+    }
+    assert rows["app.bank.api_key"]["source"] == "GENESIS_APP_BANK_API_KEY"
+    for_people = CliRunner().invoke(main, ["config", "secrets_shop:app", "--explain"])
+    assert "s3cr3t" not in for_people.output
+    revealed = config("secrets_shop:app", "--reveal", GENESIS_APP_BANK_API_KEY="s3cr3t too")
+    assert sources(revealed, "app.bank.api_key", "app.bank.pin_secret") == [
+        ("s3cr3t too", "GENESIS_APP_BANK_API_KEY"),
+        (1234, "default"),
+    ]
+
+
+def test_secrets_are_not_shown_either_where_nobody_says_whose_they_are(here: Path) -> None:
+    (here / "genesis.toml").write_text('[app]\nfee = 1\n[app.bank]\napi_key = "s3cr3t"\nurl = "x://a:s3cr3t@b"\n')
+    rows = config(GENESIS_APP_TOKEN="s3cr3t")
+    assert sources(rows, "app.bank", "GENESIS_APP_TOKEN", "app.fee") == [
+        ({"api_key": "***", "url": "x://a:***@b"}, "genesis.toml"),
+        ("***", "GENESIS_APP_TOKEN"),
+        (1, "genesis.toml"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"GENESIS_APP_BANK_PIN_SECRET": "s3cr3t"}, "GENESIS_APP_BANK_PIN_SECRET is '***': expected `int`"),
+        ({"GENESIS_APP_BANK_MODE_KEY": "s3cr3t"}, "GENESIS_APP_BANK_MODE_KEY is '***': invalid enum value '***'"),
+    ],
+)
+def test_an_error_does_not_show_a_secret(variables: dict[str, str], said: str, here: Path) -> None:
+    (here / "secrets_shop.py").write_text(SECRETS)
+    result = CliRunner(env=variables).invoke(main, ["config", "secrets_shop:app"])
+    assert result.exit_code == 3
+    assert said in result.stderr
+    assert "s3cr3t" not in result.output
+
+
 # --- what does not fit ----------------------------------------------------------------------------------------------
 
 

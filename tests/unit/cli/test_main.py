@@ -50,6 +50,7 @@ def test_all_subcommands_are_there() -> None:
         "genesis simulate",
         "genesis config",
         "genesis doctor",
+        "genesis bench",
         "genesis completion",
     }
     shown = CliRunner().invoke(main, ["--help"]).stdout

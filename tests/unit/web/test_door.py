@@ -151,6 +151,15 @@ async def test_a_drain_does_not_wait_for_ever() -> None:
         assert await client.door.drain(1.0) == 1
 
 
+async def test_a_door_that_was_drained_opens_again_with_the_next_node() -> None:
+    door = Door()
+    for id in ("1", "2"):
+        async with opened() as (_, node, _):
+            door.open(node)
+            assert (await Client(door).event(ce_id=id)).status == 202
+            await door.drain(1.0)
+
+
 # --- metrics ------------------------------------------------------------------------------------------------------------
 
 
