@@ -188,6 +188,19 @@ async def test_a_client_that_sends_far_ahead_of_its_answers_is_cut_off() -> None
         told = await said(place, slow + ahead * 3, end=True)
         assert told.count(b"200 OK") == 1 + connection.AHEAD_MAX
         assert told.count(b"HTTP/1.1 400 ") == 1
+        told = await said(place, ahead * 3, end=True)
+        assert told.count(b"200 OK") == connection.TURN + connection.AHEAD_MAX, "others have their turn meanwhile"
+
+
+@real
+async def test_what_comes_behind_the_last_request_is_dropped() -> None:
+    async with open_door() as place:
+        last = WHOLE.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n")
+        more = WHOLE.replace(b"ce-id: 1", b"ce-id: 2")
+        for first in (LIVEZ, last):
+            answer = await said(place, first + more)
+            assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"genesis-duplicate" not in await said(place, more + LIVEZ)
         assert b"200 OK" in await said(place, LIVEZ)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from http import HTTPStatus
+from functools import partial
 from math import inf
 from random import SystemRandom
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from genesis.web import body as limits
 from genesis.web.head import HEAD_BYTES, bad_request, call_of, large_head
 from genesis.web.ingest import Door
 from genesis.web.problems import Problem
-from genesis.web.wire import Answer, Call, Header, Storing
+from genesis.web.wire import Answer, Call, Header, Storing, written
 
 CLIENT_S = 10.0
 """How long a connection may wait for its client: for the rest of a head, for a reader, or for a close."""
@@ -33,10 +33,11 @@ KEEP_ALIVE_S = 30.0
 """How long an idle connection is kept: longer than a scrape of Prometheus takes to come again at its usual 15 s."""
 AHEAD_MAX = 100
 """Requests that a client may send before the answers to earlier ones: each is kept whole until its turn comes."""
+TURN = 16
+"""Answers to one client that are given at once, before others have their turn: some milliseconds of the slowest, /metrics."""
 FRAMING = (b"content-length", b"transfer-encoding")
 """Headers that say where a body ends."""
 CLOSE = (b"connection", b"close")
-_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _rng = SystemRandom()
 
 
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._connections, self._door = connections, connections.door
         self._loop = asyncio.get_running_loop()
         self._parser = self._new_parser()
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
         # What is being read.
         self._url, self._headers = b"", list[Header]()
         self._parts, self._size = list[bytes](), 0
@@ -91,6 +92,9 @@ class Connection(asyncio.Protocol):
         """The one that is being answered."""
         self._paused = self._full = False
         """We do not read; the client does not."""
+        self._given = 0
+        """Answers in this turn of the loop."""
+        self._resting = False
         self._awaits: tuple[str, int] | None = None
         """What we wait for from the client, and for which request, as it was at the last look."""
         self._since = 0.0
@@ -103,7 +107,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there. One above the limit is told so; of twice the limit, nobody is told anything."""
         assert isinstance(transport, asyncio.Transport)
-        self._transport, connections = transport, self._connections
+        self.transport, connections = transport, self._connections
         connections.all.add(self)
         if len(connections.all) > connections.most:
             self._patience_s, self._turned_away = TURNED_AWAY_S, True
@@ -122,13 +126,13 @@ class Connection(asyncio.Protocol):
         if awaits[0] == "body" and self._head is not None and isinstance(self._head.call, Call):
             self._end(limits.too_slow())
         elif awaits[0] == "request":
-            self._transport.close()
+            self.transport.close()
         else:
-            self._transport.abort()
+            self.transport.abort()
 
     def _awaited_for(self) -> str:
         """What the client has to do next; nothing while it is we who keep it waiting."""
-        if self._full or self._transport.is_closing():
+        if self._full or self.transport.is_closing():
             return "reading"
         if self._paused:
             return ""
@@ -142,10 +146,6 @@ class Connection(asyncio.Protocol):
         """The server stops: close when what came whole is answered."""
         if not self._ended:
             self._end(None)
-
-    def abort(self) -> None:
-        """Close now."""
-        self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone. What it asked goes on, and is told to nobody."""
@@ -168,12 +168,12 @@ class Connection(asyncio.Protocol):
     def _throttle(self) -> None:
         """Read no more while the client reads nothing, or while requests wait for their turn."""
         pause = self._full or bool(self._ahead)
-        if pause != self._paused and not self._transport.is_closing():
+        if pause != self._paused and not self.transport.is_closing():
             self._paused = pause
             if pause:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
             else:
-                self._transport.resume_reading()
+                self.transport.resume_reading()
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         """Bytes came."""
         if self._ended:
             return
-        steps = self._steps
+        self._given, steps = 0, self._steps
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has sent all it will: it may still wait for answers."""
         self.shut()
-        return not self._transport.is_closing()
+        return not self.transport.is_closing()
 
     # --- what the parser tells --------------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
             if call.close:  # what comes behind it is not looked at
                 self._turn(self._head)
         elif self._now is None and call.headers.get(b"expect", b"").lower() == b"100-continue":
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _called(self) -> Call | Problem:
         if self._turned_away:
@@ -307,7 +307,9 @@ class Connection(asyncio.Protocol):
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def _turn(self, waiting: Waiting) -> None:
-        """Answer a request, when those before it are."""
+        """Answer a request, when those before it are. What comes behind the last one that we answer is dropped."""
+        if self._ended:
+            return
         self._ahead.append(waiting)
         if self._now is None:
             self._go_on()
@@ -315,8 +317,12 @@ class Connection(asyncio.Protocol):
             self._throttle()
 
     def _go_on(self) -> None:
-        """Answer what waits, until an answer has to be waited for, or the client reads none."""
-        while self._now is None and self._ahead and not self._full:
+        """Answer what waits, until an answer has to be waited for, the client reads none, or it is the turn of others."""
+        while self._now is None and self._ahead and not self._full and not self._resting:
+            if self._given >= TURN:
+                self._resting = True
+                self._loop.call_soon(self._rested)
+                return
             self._now = self._ahead.popleft()
             call = self._now.call
             if isinstance(call, Problem):
@@ -326,11 +332,11 @@ class Connection(asyncio.Protocol):
             if isinstance(begun, Answer):
                 self._answer(begun)
             elif isinstance(begun, Storing):
-                begun.stored.add_done_callback(lambda stored, storing=begun: self._stored(storing))  # type: ignore[misc]
+                begun.stored.add_done_callback(partial(self._stored, begun))
             else:
                 self._await(begun)
 
-    def _stored(self, storing: Storing) -> None:
+    def _stored(self, storing: Storing, stored: asyncio.Future[None]) -> None:
         self._answer(self._door.ended(storing))
         self._next()
 
@@ -342,13 +348,17 @@ class Connection(asyncio.Protocol):
     def _awaited(self, task: asyncio.Task[Answer]) -> None:
         self._connections.tasks.discard(task)
         if task.cancelled():
-            self._transport.abort()
+            self.transport.abort()
         elif (error := task.exception()) is not None:
             log.critical("the door failed: %r", error, exc_info=error)
-            self._transport.abort()
+            self.transport.abort()
         else:
             self._answer(task.result())
             self._next()
+
+    def _rested(self) -> None:
+        self._resting, self._given = False, 0
+        self._next()
 
     def _next(self) -> None:
         """An answer that was waited for is given."""
@@ -358,29 +368,20 @@ class Connection(asyncio.Protocol):
     def _answer(self, answer: Answer) -> None:
         """Write the answer to the request whose turn it is."""
         now, self._now = self._now, None
-        if self._transport.is_closing() or now is None:
+        self._given += 1
+        if self.transport.is_closing() or now is None:
             return
         keep_alive = now.keep_alive and CLOSE not in answer.headers
         last = self._ended and not self._ahead and self._last is None
         if (last or not keep_alive) and CLOSE not in answer.headers:
             answer = answer._replace(headers=(*answer.headers, CLOSE))
         is_head = isinstance(now.call, Call) and now.call.method == "HEAD"
-        self._transport.write(self._head_of(answer) if is_head else self._head_of(answer) + answer.body)
+        self.transport.write(written(answer, self._connections.date, body=not is_head))
         if not keep_alive:
             self._ended, self._last = True, None
             self._ahead.clear()
         if self._ended and not self._ahead:
             self._close()
-
-    def _head_of(self, answer: Answer) -> bytes:
-        more = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
-        return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
-            _STATUS[answer.status],
-            self._connections.date,
-            answer.type,
-            len(answer.body),
-            more,
-        )
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -394,7 +395,6 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Say the last words, and close."""
-        if self._last is not None and not self._transport.is_closing():
-            answer = self._last.answer(_rng)
-            self._transport.write(self._head_of(answer) + answer.body)
-        self._transport.close()
+        if self._last is not None and not self.transport.is_closing():
+            self.transport.write(written(self._last.answer(_rng), self._connections.date))
+        self.transport.close()

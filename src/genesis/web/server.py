@@ -81,7 +81,7 @@ async def _leave(connections: Connections) -> None:
                 connections.none_left.clear()
                 await connections.none_left.wait()
     for connection in list(connections.all):
-        connection.abort()
+        connection.transport.abort()
     for task in connections.tasks:
         task.cancel()
     if connections.tasks:

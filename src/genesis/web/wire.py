@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class Call(NamedTuple):
@@ -54,6 +56,19 @@ class Accepted(msgspec.Struct):
     accepted: int
     duplicates: int
     events: list[Receipt]
+
+
+def written(answer: Answer, date: bytes, *, body: bool = True) -> bytes:
+    """An answer as HTTP/1.1 has it; `date` is a line of its head."""
+    more = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+    return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        _STATUS[answer.status],
+        date,
+        answer.type,
+        len(answer.body),
+        more,
+        answer.body if body else b"",
+    )
 
 
 async def respond(send: Send, answer: Answer) -> None:
