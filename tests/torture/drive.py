@@ -44,11 +44,15 @@ ERRORS = r'ERROR|CRITICAL|Traceback|.*"level":"(ERROR|CRITICAL)"'
 """Lines of either log that nobody wants to read."""
 POINT_PASSES = 150
 """A point kills at one of its first so many passings."""
+HTTP_PASSES = 800
+"""The same behind the door, which opens when the source has made its first commits."""
 POINT_WAIT_S = 20.0
 STOP_WAIT_S = 30.0
 DRAIN_WAIT_S = 90.0
 RANDOM_S = 1.0
 """A random kill comes within so many seconds of the start: often enough while it is still opening the store."""
+RANDOM_HTTP_S = 2.5
+"""The same for `genesis run`, which takes longer to start."""
 
 
 class TortureError(Exception):
@@ -177,9 +181,9 @@ class Torture:
         settings = dict(self._rng.choice(LIMITS))
         kind, _, given = kind.partition(":")
         if kind in POINTS:
-            passes = given or self._rng.choice((1, 2, 3, self._rng.randrange(1, POINT_PASSES)))
+            passes = given or self._passes()
             settings["GENESIS_CRASH"] = f"{kind}:{passes}"
-        wait_s = POINT_WAIT_S if kind in POINTS else self._rng.uniform(0.0, RANDOM_S)
+        wait_s = POINT_WAIT_S if kind in POINTS else self._rng.uniform(0.0, RANDOM_HTTP_S if self._http else RANDOM_S)
         with self._life(door, kind, settings) as app:
             code = _ended(app, wait_s)
             if code is None and kind == "stop":
@@ -192,6 +196,10 @@ class Torture:
                     self._complaints.append(f"{settings['GENESIS_CRASH']} was not passed in {wait_s:.0f} s")
         if code not in ((0, -signal.SIGTERM) if kind == "stop" else (-signal.SIGKILL,)):
             raise TortureError(f"{kind}: the application ended with {code}\n{self._last_words()}")
+
+    def _passes(self) -> int:
+        rng, many = self._rng, self._rng.randrange(1, HTTP_PASSES if self._http else POINT_PASSES)
+        return rng.choice((3, many, many, many) if self._http else (1, 2, 3, many))
 
     def _rest(self, door: socket.socket, *outsiders: subprocess.Popen[bytes]) -> None:
         """One more life, without a kill: everything that was begun ends."""
