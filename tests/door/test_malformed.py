@@ -88,10 +88,10 @@ def test_thousands_of_malformed_requests_are_told_what_is_wrong_and_leave_nothin
     assert ledger["accepted"] - before == sum(map(accepted, answers)) + 1
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([name for name, kind in KINDS.items() if not kind.slow]), st.randoms(use_true_random=False))
 def test_hypothesis_finds_no_malformed_request_that_is_answered_otherwise(target: Target, name: str, rng: Random) -> None:
     case = KINDS[name].case(rng)
     told = [reply.told() for reply in asyncio.run(talk(target.place, case))]
-    assert KINDS[name].fits(told), f"{told} of {case}"
+    assert KINDS[name].fits(told), f"{name}: {told} of {case}"
     assert target.complaints() == []

@@ -187,7 +187,6 @@ class Connection(HttpToolsProtocol):
         """
         framing = (b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING)
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._staying = True
         try:
             self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
