@@ -135,6 +135,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
         self._steps += 1
+        self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
