@@ -64,6 +64,7 @@ async def storm(place: tuple[str, int], names: list[str]) -> tuple[list[str], li
     return wrong, answers
 
 
+@pytest.mark.timeout(240)
 def test_thousands_of_malformed_requests_are_told_what_is_wrong_and_leave_nothing(target: Target) -> None:
     names = [name for name, kind in KINDS.items() for _ in range(EACH_SLOW if kind.slow else EACH)]
     Random(SEED).shuffle(names)
