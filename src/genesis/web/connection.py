@@ -94,11 +94,6 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_since = self.loop.time()
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        if not self._staying:
-            super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is whole, or a trailer: those belong to nobody here, and must not become headers."""
         self._head_bytes += len(name) + len(value) + len(": \r\n")
@@ -127,7 +122,7 @@ class Connection(HttpToolsProtocol):
     def _unfit(self) -> str:
         """What makes a head that could be read one that must not be answered (RFC 9112, 2.3 and 3.2)."""
         version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if version not in ("1.1", "1.0"):
             return f"this door speaks HTTP/1.1, not HTTP/{version}"
         return f"{hosts} Host headers: one is needed" if hosts > 1 or (not hosts and version == "1.1") else ""
