@@ -77,7 +77,7 @@ def json_that_is_deep(rng: Random) -> Made:
 
 @kind("422 invalid-event | 400 malformed-json")
 def number_that_is_huge(rng: Random) -> Made:
-    number = rng.choice((b"1" * rng.randrange(20, 9_000), b"-" + b"9" * 40, b"1e400", b"1e-400", b"1.5", b"-0.1e+999999999"))
+    number = rng.choice((b"1" * rng.randrange(21, 9_000), b"-" + b"9" * 40, b"1e400", b"1e-400", b"1.5", b"-0.1e+999999999"))
     return binary(rng, b'{"sku": "tea", "qty": %b}' % number)
 
 

@@ -15,6 +15,7 @@ from tests.door.parts import (
     chunked,
     cut,
     envelope,
+    fresh,
     head,
     in_one_piece,
     kind,
@@ -197,7 +198,8 @@ def body_that_is_said_to_be_too_large(rng: Random) -> Made:
 
 @kind("413 batch-too-large")
 def batch_that_is_too_large(rng: Random) -> Made:
-    return in_one_piece([envelope(rng) for _ in range(rng.randint(451, 1200))], BATCH)
+    first = fresh(rng)
+    return in_one_piece([envelope(rng, id=f"{first}-{n}") for n in range(rng.randint(451, 1200))], BATCH)
 
 
 @kind("400 malformed-event")

@@ -58,12 +58,8 @@ class Target:
         parts = urlsplit(self.url)
         return str(parts.hostname), int(parts.port or 0)
 
-    def sockets(self) -> int:
-        """Sockets that it has open."""
-        return sum(link.is_symlink() and "socket:" in str(link.readlink()) for link in (self._proc / "fd").iterdir())
-
     def files(self) -> int:
-        """All that it has open."""
+        """Files and sockets that it has open."""
         return len(list((self._proc / "fd").iterdir()))
 
     def resident_bytes(self) -> int:
@@ -92,9 +88,9 @@ class Target:
         assert status["well"], status
         return status["ledger"]
 
-    def calm(self, sockets: int) -> None:
-        """Wait until no more sockets are open than these."""
-        until(lambda: self.sockets() <= sockets, f"{self.sockets()} sockets are open, {sockets} before")
+    def calm(self, files: int, tasks: int) -> None:
+        """Wait until no more is open, and no more tasks are there, than these."""
+        until(lambda: self.files() <= files and self.tasks() <= tasks, f"no more than {files} files and {tasks} tasks")
 
     def complaints(self) -> list[str]:
         """What it logged that nobody wants to read."""

@@ -64,23 +64,24 @@ async def storm(place: tuple[str, int], names: list[str]) -> tuple[list[str], li
     return wrong, answers
 
 
+@pytest.mark.timeout(240)
 def test_thousands_of_malformed_requests_are_told_what_is_wrong_and_leave_nothing(target: Target) -> None:
     names = [name for name, kind in KINDS.items() for _ in range(EACH_SLOW if kind.slow else EACH)]
     Random(SEED).shuffle(names)
     assert len(names) >= 2000
     assert len(KINDS) >= 30
     assert target.accepts("before")
+    files = target.files()
     warm, _ = asyncio.run(storm(target.place, [name for name in KINDS if not KINDS[name].slow]))
     before = target.ledger()["accepted"]
-    sockets, files, tasks, resident = target.sockets(), target.files(), target.tasks(), target.resident_bytes()
+    tasks, resident = target.tasks(), target.resident_bytes()
 
     wrong, answers = asyncio.run(storm(target.place, names))
 
     assert not warm + wrong, f"DOOR_SEED={SEED}, {len(wrong)} of {len(names)}:\n" + "\n".join(sorted(warm + wrong)[:SHOWN])
     assert target.complaints() == []
     assert target.accepts("after")
-    target.calm(sockets)
-    assert (target.files(), target.tasks()) == (files, tasks)
+    target.calm(files, tasks)
     assert target.resident_bytes() - resident < GROWTH_BYTES
     assert target.metric("genesis_http_requests_under_way") == 0
     ledger = target.ledger()
@@ -88,10 +89,10 @@ def test_thousands_of_malformed_requests_are_told_what_is_wrong_and_leave_nothin
     assert ledger["accepted"] - before == sum(map(accepted, answers)) + 1
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([name for name, kind in KINDS.items() if not kind.slow]), st.randoms(use_true_random=False))
 def test_hypothesis_finds_no_malformed_request_that_is_answered_otherwise(target: Target, name: str, rng: Random) -> None:
     case = KINDS[name].case(rng)
     told = [reply.told() for reply in asyncio.run(talk(target.place, case))]
-    assert KINDS[name].fits(told), f"{told} of {case}"
+    assert KINDS[name].fits(told), f"{name}: {told} of {case}"
     assert target.complaints() == []

@@ -88,6 +88,15 @@ def test_curl_is_told_before_it_sends_too_much(shop: Shop, require_tool: Callabl
     assert sent == "413 0"
 
 
+def test_curl_that_asks_for_http_2_is_answered(shop: Shop, require_tool: Callable[[str], str]) -> None:
+    curl = require_tool("curl")
+    _, url = opened(shop)
+    headers = [f"-H{name}: {value}" for name, value in EVENT.items()]
+    command = [curl, "-sS", "-f", "--http2", *headers, "-Hce-id: 1", "-d", '{"sku": "tea"}', f"{url}/events"]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)
+    assert json.loads(done.stdout)["id"] == "1"
+
+
 def test_what_was_answered_with_202_is_there_after_a_kill(shop: Shop) -> None:
     running, url = opened(shop)
     accepted: list[str] = []

@@ -15,12 +15,14 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.torture.history import History
 
 LEDGER = ["offered", "accepted", "refused", "duplicate", "external", "emitted", "timer", "replay"]
 LEDGER += ["done", "expired", "dead", "in_lanes", "in_pending", "retries", "in_outbox"]
@@ -28,59 +30,6 @@ CLERK = 9
 """The link of what was filed in the store itself."""
 SHOWN = 8
 """Examples of one kind of violation that are printed."""
-
-
-@dataclass
-class Offered:
-    """What the producer wrote of an event."""
-
-    link: int
-    key: str
-    level: int
-    amount: int
-    plan: str
-    at: int
-    """Number of its offer among all."""
-    said_yes: bool = False
-    refused: bool = False
-    """At least once."""
-    given_up: bool = False
-    """Refused, and not offered again."""
-
-
-@dataclass
-class History:
-    """A producer's log."""
-
-    events: dict[str, Offered] = field(default_factory=dict)
-    questions: dict[str, str] = field(default_factory=dict)
-    """By id: the key asked."""
-    answers: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    yes_times: list[float] = field(default_factory=list)
-    refusals: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def read(cls, path: Path) -> History:
-        history = cls()
-        for at, line in enumerate(path.read_text().splitlines()):
-            kind, *words = line.split()
-            if kind == "S":
-                link, event, key, level, amount, plan = words
-                history.events[event] = Offered(int(link), key, int(level), int(amount), plan, at)
-            elif kind == "Q":
-                history.questions[words[0]] = words[2]
-            elif kind == "Y":
-                history.events[words[0]].said_yes = True
-                history.yes_times.append(float(words[2]))
-            elif kind == "A":
-                history.answers[words[0]].add(int(words[1]))
-                history.yes_times.append(float(words[2]))
-            else:
-                history.refusals[words[1]] += 1
-                if words[0] in history.events:
-                    history.events[words[0]].refused = True
-                    history.events[words[0]].given_up = kind == "X"
-        return history
 
 
 class Store:
@@ -178,6 +127,7 @@ class Check:
 
     def run(self) -> Verdict:
         self._external()
+        self._batches()
         self._emitted()
         self._states()
         self._orders()
@@ -209,6 +159,15 @@ class Check:
             (event for event in self._kept if event in events and "r" in events[event].plan),
         )
         judge.judge("dead letters: as rejected", len(letters), map(str, letters - {("rejected", "accounts:torture.hit")}))
+
+    def _batches(self) -> None:
+        """Of a batch, all took effect or nothing, and each answer says of all its events the same."""
+        batches, events, judge = self._history.batches, self._history.events, self.verdict
+        done = self._kept + self._rejected
+        halves = (" ".join(batch) for batch in batches if len({event in done for event in batch}) > 1)
+        judge.judge("batches: all or nothing", len(batches), halves)
+        mixed = (" ".join(batch) for batch in batches if len({tuple(events[event].duplicate) for event in batch}) > 1)
+        judge.judge("batches: one answer for all", len(batches), mixed)
 
     def _emitted(self) -> None:
         """Every delivery that was done: one event in `trail`, and one in `total`. A failed or rejected one: none."""
@@ -343,10 +302,11 @@ class Check:
         for table in ("event", "pending", "timer", "request", "answer"):
             judge.equal(f"table {table} is empty", store.count(table), 0)
         digests = [body[i : i + 16] for _, body in store.rows("dedupe").values() for i in range(0, len(body), 16)]
-        wanted = {_digest(event) for event in (*(self._kept + self._rejected), *self._history.answers)}
+        wanted = {_digest("torture" if e.startswith("request-") else "producer", e) for e in self._kept + self._rejected}
+        wanted |= {_digest(self._history.asked, question) for question in self._history.answers}
         judge.judge("ids are remembered once", len(digests), (d.hex() for d, n in Counter(digests).items() if n > 1))
         judge.judge("ids of all accepted are remembered", len(wanted), (d.hex() for d in wanted ^ set(digests)))
-        no_answer = [event for event, offered in events.items() if not offered.said_yes and not offered.given_up]
+        no_answer = [event for event, offered in events.items() if not (offered.said_yes or offered.given_up or offered.left)]
         judge.judge("the producer has every answer", len(events), no_answer)
 
     def _ledger(self) -> None:
@@ -393,8 +353,7 @@ def _chain(events: Iterable[str]) -> str:
     return chain
 
 
-def _digest(event: str) -> bytes:
-    source = "torture" if event.startswith("request-") else "producer"
+def _digest(source: str, event: str) -> bytes:
     return hashlib.blake2b(f"{len(source)}:{source}{event}".encode(), digest_size=16).digest()
 
 

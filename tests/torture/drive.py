@@ -28,7 +28,8 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from tests.torture.check import CLERK, History, Verdict, check
+from tests.torture.check import CLERK, Verdict, check
+from tests.torture.history import History
 
 ROOT = Path(__file__).parents[2]
 POINTS = ("append", "execute", "commit", "answer", "handoff")
@@ -39,13 +40,19 @@ LIMITS: tuple[dict[str, str], ...] = (
     {"GENESIS_SLOTS": "3"},
     {"GENESIS_WINDOW_BYTES": "5000", "GENESIS_CACHE_BYTES": "5000", "GENESIS_SLOTS": "2"},
 )
+ERRORS = r'ERROR|CRITICAL|Traceback|.*"level":"(ERROR|CRITICAL)"'
+"""Lines of either log that nobody wants to read."""
 POINT_PASSES = 150
 """A point kills at one of its first so many passings."""
+HTTP_PASSES = 800
+"""The same behind the door, which opens when the source has made its first commits."""
 POINT_WAIT_S = 20.0
 STOP_WAIT_S = 30.0
 DRAIN_WAIT_S = 90.0
 RANDOM_S = 1.0
 """A random kill comes within so many seconds of the start: often enough while it is still opening the store."""
+RANDOM_HTTP_S = 2.5
+"""The same for `genesis run`, which takes longer to start."""
 
 
 class TortureError(Exception):
@@ -101,6 +108,8 @@ class Report:
             "accepted": sum(event.said_yes for event in events) + len(self.history.answers),
             "filed": sum(event.link == CLERK for event in events),
             "refused": dict(self.history.refusals),
+            "batches": len(self.history.batches),
+            "left": sum(event.left for event in events),
             "lost": verdict.lost,
             "doubled": verdict.doubled,
             "unexpected": verdict.unexpected,
@@ -120,15 +129,15 @@ class Report:
     def text(self) -> str:
         """The verdict and the figures, for people."""
         facts = self.facts()
-        names = ("seed", "seconds", "kills", "offered", "accepted", "filed", "refused", "first_yes_s")
+        names = ("seed", "seconds", "kills", "offered", "accepted", "filed", "batches", "left", "refused", "first_yes_s")
         return "\n".join([self.verdict.table(), *self.complaints[:20], *(f"{name}: {facts[name]}" for name in names)])
 
 
 class Torture:
     """One run, in a folder of its own."""
 
-    def __init__(self, folder: Path, seed: int, *, rate: float, say: Callable[[str], None]) -> None:
-        self._folder, self._seed, self._rate, self._say = folder, seed, rate, say
+    def __init__(self, folder: Path, seed: int, *, rate: float, say: Callable[[str], None], http: bool = False) -> None:
+        self._folder, self._seed, self._rate, self._say, self._http = folder, seed, rate, say, http
         self._rng = Random(seed)
         self.store, self.log, self.outside = folder / "torture.db", folder / "producer.log", folder / "outside"
         self._words = folder / "app.log"
@@ -142,9 +151,10 @@ class Torture:
         """
         began = time.monotonic()
         self.outside.touch()
-        with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as door:
+        with closing(self._door()) as door:
             port = door.getsockname()[1]
-            producer = ["tests.torture.producer", str(port), str(self.log), str(self._seed), str(self._rate)]
+            program = "tests.torture.web" if self._http else "tests.torture.producer"
+            producer = [program, str(port), str(self.log), str(self._seed), str(self._rate)]
             clerk = ["tests.torture.clerk", str(self.store), str(self.log), str(self._seed)]
             with self._process(producer) as offers, self._process(clerk) as files:
                 for number, kind in enumerate(kills, 1):
@@ -152,8 +162,17 @@ class Torture:
                     self._live(door, kind)
                 self._rest(door, offers, files)
         verdict, history = check(self.store, self.log, self.outside)
-        self._complaints += [line for line in self._words.read_text().splitlines() if re.match("ERROR|CRITICAL", line)]
+        self._complaints += [line for line in self._words.read_text().splitlines() if re.match(ERRORS, line)]
         return Report(self._seed, time.monotonic() - began, self._lives, verdict, history, self._complaints)
+
+    def _door(self) -> socket.socket:
+        """The listening socket that is handed down; for HTTP, one that keeps the port for the door that opens it."""
+        if not self._http:
+            return socket.create_server(("127.0.0.1", 0), backlog=128)
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        return kept
 
     # --- lives ------------------------------------------------------------------------------------------------------
 
@@ -162,9 +181,9 @@ class Torture:
         settings = dict(self._rng.choice(LIMITS))
         kind, _, given = kind.partition(":")
         if kind in POINTS:
-            passes = given or self._rng.choice((1, 2, 3, self._rng.randrange(1, POINT_PASSES)))
+            passes = given or self._passes()
             settings["GENESIS_CRASH"] = f"{kind}:{passes}"
-        wait_s = POINT_WAIT_S if kind in POINTS else self._rng.uniform(0.0, RANDOM_S)
+        wait_s = POINT_WAIT_S if kind in POINTS else self._rng.uniform(0.0, RANDOM_HTTP_S if self._http else RANDOM_S)
         with self._life(door, kind, settings) as app:
             code = _ended(app, wait_s)
             if code is None and kind == "stop":
@@ -177,6 +196,10 @@ class Torture:
                     self._complaints.append(f"{settings['GENESIS_CRASH']} was not passed in {wait_s:.0f} s")
         if code not in ((0, -signal.SIGTERM) if kind == "stop" else (-signal.SIGKILL,)):
             raise TortureError(f"{kind}: the application ended with {code}\n{self._last_words()}")
+
+    def _passes(self) -> int:
+        rng, many = self._rng, self._rng.randrange(1, HTTP_PASSES if self._http else POINT_PASSES)
+        return rng.choice((3, many, many, many) if self._http else (1, 2, 3, many))
 
     def _rest(self, door: socket.socket, *outsiders: subprocess.Popen[bytes]) -> None:
         """One more life, without a kill: everything that was begun ends."""
@@ -210,8 +233,12 @@ class Torture:
     def _life(self, door: socket.socket, kind: str, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         life = Life(kind, time.monotonic())
         self._lives.append(life)
+        settings = {"TORTURE_OUTSIDE": str(self.outside), "GENESIS_TRUST_PRIORITY": "true", **settings}
         command = ["tests.torture.app", str(self.store), str(door.fileno())]
-        with self._process(command, {"TORTURE_OUTSIDE": str(self.outside), **settings}, door.fileno()) as app:
+        if self._http:
+            command = ["genesis", "run", "tests.torture.app:app", "--leash", "--store", str(self.store)]
+            command += ["--http", str(door.getsockname()[1])]
+        with self._process(command, settings, *([] if self._http else [door.fileno()])) as app:
             yield app
         life.ended = time.monotonic()
 
@@ -259,7 +286,13 @@ def plan(kills: int, seed: int) -> list[str]:
 
 
 def torture(
-    kills: list[str], seed: int, *, rate: float = 700.0, say: Callable[[str], None] = lambda line: None, keep: bool = False
+    kills: list[str],
+    seed: int,
+    *,
+    http: bool = False,
+    rate: float = 700.0,
+    say: Callable[[str], None] = lambda line: None,
+    keep: bool = False,
 ) -> Report:
     """Run it in a folder of its own, which is kept (and named) when a promise was broken.
 
@@ -268,7 +301,7 @@ def torture(
     """
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     try:
-        report = Torture(folder, seed, rate=rate, say=say).run(kills)
+        report = Torture(folder, seed, rate=rate, say=say, http=http).run(kills)
     except BaseException:
         say(f"kept: {folder}")
         raise

@@ -13,7 +13,9 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
 LINKS = 4
 WINDOW = 48
@@ -44,12 +46,12 @@ class Events:
         self._rng = rng
         self.made = 0
 
-    def line(self, link: int) -> tuple[str, str, str]:
+    def line(self, link: int, *, asks: bool = True) -> tuple[str, str, str]:
         """(id, record, request)."""
         rng = self._rng
         self.made += 1
         event = f"{link}-{self.made:x}"
-        if rng.random() < 0.02:
+        if asks and rng.random() < 0.02:
             key = f"q{rng.randrange(QUESTION_KEYS)}"
             return event, f"Q {event} {link} {key}", f"ask {event} {key}\n"
         key = f"g{self.made // FRESH}k{min(rng.randrange(KEYS), rng.randrange(KEYS))}"
@@ -137,9 +139,15 @@ class Link:
             self._answered = [*self._answered[-20:], request]
 
 
-async def produce(port: int, log: Log, rng: Random, rate: float) -> None:
-    events = Events(rng)
-    links = [Link(n, port, log, events, rng, rate / LINKS) for n in range(LINKS)]
+class Runs(Protocol):
+    """A link of any kind."""
+
+    def stop(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+async def produce(links: Sequence[Runs]) -> None:
+    """Let them run until standard input says stop and all is answered."""
 
     def told() -> None:
         if not os.read(0, 16):
@@ -151,5 +159,10 @@ async def produce(port: int, log: Log, rng: Random, rate: float) -> None:
     await asyncio.gather(*(link.run() for link in links))
 
 
+async def main(port: int, log: Log, rng: Random, rate: float) -> None:
+    events = Events(rng)
+    await produce([Link(n, port, log, events, rng, rate / LINKS) for n in range(LINKS)])
+
+
 if __name__ == "__main__":
-    asyncio.run(produce(int(sys.argv[1]), Log(sys.argv[2]), Random(int(sys.argv[3])), float(sys.argv[4])))
+    asyncio.run(main(int(sys.argv[1]), Log(sys.argv[2]), Random(int(sys.argv[3])), float(sys.argv[4])))

@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
         self._steps += 1
-        self._size += len(body)
+        self._size, self._bytes = self._size + len(body), 0
         if self._size <= limits.BODY_BYTES:
             self._parts.append(body)
         elif self._size > limits.PASSED_OVER_BYTES:
