@@ -196,6 +196,24 @@ async def test_a_call_that_is_cancelled_from_inside_has_failed_and_the_sink_goes
         assert str(sim.failures[0][1]) == "sink crm was cancelled from inside"
 
 
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [UnspeakableError(), ValueError("no \udcff")])
+async def test_a_sink_may_fail_with_what_cannot_be_said_or_stored(error: Exception) -> None:
+    crm, disk = Crm(), Disk()
+    crm.trouble = fails(1, error=error)
+    async with disk.node(shop(crm, retry=TWICE)) as node:
+        await node.send_many([Job("a", 1), Job("a", 2)])
+        await until(lambda: node.status().sinks["crm"].error.startswith(type(error).__name__))
+        await asyncio.sleep(2)  # of virtual time: the housekeeper stores the status
+        await until(lambda: not node.status().ledger.waiting)
+        assert crm.taken == [2]
+        assert [letter.error for letter in await disk.dead()] == [type(error).__name__]
+
+
 async def test_settle_raises_what_a_sink_raised() -> None:
     crm = Crm()
     crm.trouble = fails(1)
