@@ -186,6 +186,7 @@ class SinkRunner:
                 if not self._rows:
                     await self._read()
                 if not self._rows:
+                    self._status = SinkStatus("running", 0)
                     await self._news.wait()
                 elif await self._is_time():
                     await self._next()
@@ -197,23 +198,19 @@ class SinkRunner:
 
     async def _read(self) -> None:
         """Take the next rows from the store, a call's worth of them."""
-        pipeline, rows, size, any_ended = self._pipeline, self._rows, 0, False
+        pipeline, rows, size = self._pipeline, self._rows, 0
         self._news.clear()
         while len(rows) < self._outbox.at_once and size < READ_BYTES:
             page = await page_of(pipeline, self.sink.name, self._after, min(READ_ROWS, self._outbox.at_once - len(rows)))
-            for row in page:
-                self._after = row.key
-                item = self._item(row)
-                if item is None:
-                    any_ended = True
-                else:
-                    size += len(row.payload)
-                    rows.append((row, item))
             if not page:
                 break
+            self._after = page[-1].key
+            items = [(row, self._item(row)) for row in page]
+            rows += [(row, item) for row, item in items if item is not None]
+            size += sum(len(row.payload) for row in page)
+            if any(item is None for _, item in items):
+                await pipeline.barrier()  # page by page: a group is not filled with letters without end
         self._outbox.filled(len(rows))
-        if any_ended:
-            await pipeline.barrier()
 
     def _item(self, row: Outgoing) -> Item[Any] | None:
         """What is given of a row; None when it has ended as a dead letter."""
