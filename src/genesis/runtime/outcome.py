@@ -154,7 +154,7 @@ class Outcomes:
         letter = DeadLetter(
             delivery=kept,
             reason=reason,
-            detail=_storable(detail),
+            detail=storable(detail),
             attempts=attempts,
             died_at=pipeline.clock.wall(),
             error=type(error).__name__ if error is not None else "",
@@ -359,11 +359,11 @@ class Outcomes:
 
 
 def _trace(error: BaseException) -> str:
-    return _storable("".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:])
+    return storable("".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:])
 
 
-def _storable(text: object) -> str:
-    """What a handler said, in characters that UTF-8 has."""
+def storable(text: object) -> str:
+    """What somebody's code said, in characters that UTF-8 has."""
     return str(text)[:TRACE_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
