@@ -22,6 +22,8 @@ from examples.flights.messages import (
     FlightDeparted,
     FlightDiverted,
     FlightScheduled,
+    GateChanged,
+    GetGate,
     GetStatus,
     RebookRequested,
     WeatherObserved,
@@ -87,6 +89,25 @@ class FlightBoard:
     @on(GetStatus, read_only=True)
     async def status(self, query: GetStatus, board: Board, ctx: Context) -> str:
         return board.status
+
+
+class Gate(State, version=1):
+    gate: str = "unknown"
+    changes: int = 0
+
+
+@app.component(key="flight", state=Gate)
+class Gates:
+    """The gates, as people say them over HTTP: apart from the boards, whose totals are those of the feed."""
+
+    @on(GateChanged)
+    async def changed(self, change: GateChanged, gate: Gate, ctx: Context) -> None:
+        gate.gate = change.gate
+        gate.changes += 1
+
+    @on(GetGate, read_only=True)
+    async def where(self, query: GetGate, gate: Gate, ctx: Context) -> str:
+        return gate.gate
 
 
 class Asked(State, version=1):

@@ -135,7 +135,7 @@ class Run:
             imbalance="; ".join(filter(None, (last.imbalance, left))),
             falls=self._worker.falls,
             kills_left=self._kill_at,
-            verdict=compare(outside, scale) if self._over and outside is not None else None,
+            verdict=compare(outside, scale, last.by_hand - last.ledger.waiting) if self._over and outside is not None else None,
         )
 
 

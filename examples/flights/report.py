@@ -90,6 +90,7 @@ def in_words(report: Report) -> str:
         *_deaths(report),
         f"ledger    {f'DOES NOT ADD UP: {report.imbalance}' if report.imbalance else 'adds up, rows counted'}",
         *_compared(report.verdict),
+        *_by_hand(report),
         f"store     {report.store}",
     ]
     if report.exit_code:
@@ -135,6 +136,11 @@ def _compared(verdict: Verdict | None) -> list[str]:
     ]
 
 
+def _by_hand(report: Report) -> list[str]:
+    count = report.last.by_hand
+    return [f"by hand   {count:,} event{'s' * (count > 1)} beside the feed, apart from its totals"] if count else []
+
+
 def _again(report: Report) -> str:
     speed = "" if report.speed == 1440 else " --full-speed" if isinf(report.speed) else f" --speed {report.speed:g}"
     scale = f" --scale {report.scale}" if report.scale > 1 else ""
@@ -174,6 +180,7 @@ def for_programs(report: Report) -> dict[str, Any]:
             for fall in report.falls
         ],
         "kills_left": report.kills_left,
+        "by_hand": report.last.by_hand,
         "compared": {
             "equal": not verdict.differences,
             "airports": verdict.airports,

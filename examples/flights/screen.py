@@ -90,6 +90,7 @@ class Plain:
         self._out = out
         self._next = 0.0
         self._told: list[str] = []
+        self._url = ""
 
     def __enter__(self) -> "Plain":
         return self
@@ -102,6 +103,9 @@ class Plain:
             if fall not in self._told:
                 print(f"{look.clock}  death {number + 1} {fall}", file=self._out, flush=True)
         self._told = falls
+        if worker.url != self._url:
+            self._url = worker.url
+            print(f"{look.clock}  events and questions over HTTP: {worker.url}", file=self._out, flush=True)
         if look.now >= self._next:
             self._next = look.now + LINE_S
             print(line(look, trend, worker), file=self._out, flush=True)
@@ -197,7 +201,8 @@ class Picture:
         from rich.text import Text
 
         state = f"pid {worker.pid}" if worker.pid else "down"
-        rows = [Text.assemble("worker   ", (state, "" if worker.pid else "bold red"), f", restarts {len(worker.falls)}")]
+        door = f", {worker.url}" if worker.url else ""
+        rows = [Text.assemble("worker   ", (state, "" if worker.pid else "bold red"), f", restarts {len(worker.falls)}{door}")]
         first = max(0, len(worker.falls) - FALLS_MAX)
         for number, fall in enumerate(worker.falls[first:], first + 1):
             rows.append(Text(f"         {number}. {fall_line(fall)}", style="yellow" if fall.healed_s is None else ""))

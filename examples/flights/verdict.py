@@ -37,10 +37,13 @@ class Verdict:
         return f"{self.airports:,} airports, {self.boards:,} boards, {self.rebookings:,} rebooked flights, {self.seats:,} seats"
 
 
-def compare(outside: Outside, scale: int) -> Verdict:
-    """Compare a store in which everything is done with what `totals.py` says."""
+def compare(outside: Outside, scale: int, by_hand: int) -> Verdict:
+    """Compare a store in which everything is done with what `totals.py` says, and with the events that came `by_hand`."""
     expected = _expected(scale)
     found, wrong = _found(outside)
+    changes = sum(gate["changes"] for _, gate in _states(outside, "gates"))
+    if changes != by_hand:
+        wrong.append(f"gate changes: {changes:,}, but {by_hand:,} events came beside the feed")
     return Verdict(
         airports=len(expected["airports"]),
         boards=sum(expected["boards"].values()),

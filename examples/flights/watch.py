@@ -52,6 +52,11 @@ class Look:
         return self.head.ledger
 
     @property
+    def by_hand(self) -> int:
+        """Events that did not come from the feed."""
+        return self.ledger.accepted - self.position - 1
+
+    @property
     def clock(self) -> str:
         """Day and hour in New York."""
         return f"{MIDNIGHT + timedelta(seconds=self.at):%a %d Feb %H:%M}"

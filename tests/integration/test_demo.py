@@ -10,7 +10,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,10 @@ class Terminal:
         os.close(slave)
         self.shown = ""
 
-    def until(self, text: str, seconds: float = 30.0) -> None:
-        """Read what is shown until `text` is part of it."""
+    def until(self, text: str, seconds: float = 30.0, after: int = 0) -> None:
+        """Read what is shown until `text` is part of it, behind the first `after` characters."""
         end = time.monotonic() + seconds
-        while text not in self.shown:
+        while text not in self.shown[after:]:
             assert time.monotonic() < end, f"no {text!r} in {self.shown[-4000:]!r}"
             self.read()
 
@@ -182,6 +183,12 @@ class Terminal:
         except OSError:  # Linux says so when nobody has the other end open
             return False
         return True
+
+    def url(self) -> str:
+        """Where events come in over HTTP, when it is shown."""
+        self.until("restarts 0, http://127.0.0.1:")
+        self.until("\n", after=self.shown.rindex("http://127.0.0.1:"))
+        return re.findall(r"http://127\.0\.0\.1:\d+", self.shown)[-1]
 
     def press(self, key: str) -> None:
         """Press a key."""
@@ -235,6 +242,34 @@ def test_a_key_kills_the_worker_and_it_heals(terminal: Terminal, tmp_path: Path)
     assert not re.search(r"\x1b\[(\d+;)*[349]\d", terminal.shown)  # NO_COLOR
     assert "not compared" in terminal.shown
     assert not is_owned(tmp_path / "storm.db")
+
+
+def test_what_is_sent_by_hand_is_still_there_after_a_kill(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    require_tool("curl")
+    page = (ROOT / "examples/flights/README.md").read_text()
+    lines = re.search(r"^```sh\nDEMO=.*\n(curl \$DEMO/events .*\n.*)\n(curl \$DEMO/ask/.*)\n```", page, re.MULTILINE)
+    assert lines is not None
+    with closing(Terminal(tmp_path / "terminal", "--speed", "40000", "--store", str(tmp_path / "storm.db"))) as terminal:
+        url = terminal.url()
+        event = curl(lines[1], url)
+        terminal.press("k")
+        terminal.until("by key k: healed in")
+        answer = curl(lines[2], url)
+        code = terminal.end()
+
+    assert event == {"id": "1", "source": "/gates", "duplicate": False, "deliveries": 1}
+    assert answer == "C120"
+    assert code == 0
+    assert "totals    all equal" in terminal.shown
+    assert "by hand   1 event beside the feed" in terminal.shown
+
+
+def curl(line: str, url: str) -> Any:
+    """Run a line of the README until the worker, which may be opening its store, takes it."""
+    command = line.replace("curl ", "curl -sSf --retry 30 --retry-all-errors --retry-delay 1 ", 1)
+    done = subprocess.run(["sh", "-c", command], env={**os.environ, "DEMO": url}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
