@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from genesis.runtime.log import JsonLines
     from genesis.runtime.node import Node
     from genesis.runtime.parts import Module
+    from genesis.runtime.sink import Item
 
 __all__ = [
     "App",
@@ -54,6 +55,7 @@ __all__ = [
     "HandlerTimeoutError",
     "IntakeFullError",
     "InvalidEventError",
+    "Item",
     "JsonLines",
     "Message",
     "Module",
@@ -92,6 +94,7 @@ _HOMES = {
     "HandlerTimeoutError": "genesis.core.errors",
     "IntakeFullError": "genesis.core.errors",
     "InvalidEventError": "genesis.core.errors",
+    "Item": "genesis.runtime.sink",
     "JsonLines": "genesis.runtime.log",
     "Message": "genesis.core.message",
     "Module": "genesis.runtime.parts",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class App(Parts):
-    """An event-processing application: components, sources, resources and settings under a name."""
+    """An event-processing application: components, sources, sinks, resources and settings under a name."""
 
     def __init__(self, name: str, *, version: str = "") -> None:
         """Describe an application.
@@ -56,13 +56,15 @@ class App(Parts):
         """
         parts, instead = self._all(), resources or {}
         components = [component for part in parts for component in part._components]
-        if not components:
+        sinks = [sink for part in parts for sink in part._sinks]
+        if not components and not sinks:
             raise DefinitionError(f"{self.name} has no components", fix="@app.component above a class")
         values, _ = self.own_settings().fill(given or Given(), instead)
         values |= {found.cls: instead[found.cls] for part in parts for found in part._settings if found.cls in instead}
-        needs = [need for component in components for need in component.needs]
+        needs = [need for component in components for need in component.needs] + [need for sink in sinks for need in sink.needs]
         opened = Resources([found for part in parts for found in part._resources], values, instead, needs)
-        return Definition(self.name, components, [found for part in parts for found in part._sources], self.version, opened)
+        sources = [found for part in parts for found in part._sources]
+        return Definition(self.name, components, sources, sinks, self.version, opened)
 
     def own_settings(self) -> OwnSettings:
         """The settings of the application itself, its modules' included. Raises DefinitionError."""

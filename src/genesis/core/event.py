@@ -129,6 +129,38 @@ class Delivery(Struct, array_like=True, gc=False):
         )
 
 
+class Outgoing(Delivery, array_like=True, gc=False):
+    """A delivery in the outbox: its sink takes it, in the order of numbers."""
+
+    number: int = 0
+    """Unique in the partition, and greater than that of all that went to the outbox before."""
+
+    @classmethod
+    def of(cls, delivery: Delivery, number: int) -> Outgoing:
+        """A delivery, under its number."""
+        d = delivery
+        return cls(
+            route=d.route,
+            address=d.address,
+            event_id=d.event_id,
+            source=d.source,
+            payload=d.payload,
+            born_at=d.born_at,
+            kind=d.kind,
+            priority=d.priority,
+            expires_at=d.expires_at,
+            origin=d.origin,
+            headers=d.headers,
+            id=d.id,
+            number=number,
+        )
+
+    @property
+    def key(self) -> str:
+        """Of its row: rows of a sink are stored in the order of numbers."""
+        return f"{self.component}/{self.number:016x}"
+
+
 class Pending(Struct, gc=False):
     """A delivery that left its lane without an end."""
 

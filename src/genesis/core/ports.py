@@ -115,6 +115,8 @@ class Ledger(Struct, array_like=True):
     """Waiting in the table of pending work."""
     retries: int = 0
     """Attempts that failed and were given another."""
+    in_outbox: int = 0
+    """Waiting for a sink to take them."""
 
     @property
     def born(self) -> int:
@@ -124,7 +126,7 @@ class Ledger(Struct, array_like=True):
     @property
     def waiting(self) -> int:
         """Deliveries without an end yet."""
-        return self.in_lanes + self.in_pending
+        return self.in_lanes + self.in_pending + self.in_outbox
 
     def imbalance(self) -> str:
         """What does not add up, in words; empty when all does."""
@@ -155,6 +157,10 @@ class Head(Struct):
     waiting_by_lane: list[int] = []
     running: list[int] = []
     """Ids of the deliveries that were running when the group was sealed, or were about to."""
+    next_number: int = 1
+    """Of what goes to the outbox next."""
+    outgoing: dict[str, int] = {}
+    """Waiting in the outbox, by sink."""
 
     @classmethod
     def fresh(cls) -> Head:
@@ -166,13 +172,14 @@ class Head(Struct):
             ended_by_priority=[0] * 5,
             waiting_by_lane=[0] * LANES,
             running=[],
+            outgoing={},
         )
 
 
 StateRow = tuple[int, bytes]
 """(version of the state class, encoded state)."""
 
-TABLES = ("dead", "dedupe", "fact", "once", "reply", "request", "answer", "source")
+TABLES = ("dead", "dedupe", "fact", "once", "reply", "request", "answer", "source", "out")
 """Named tables of a partition beside lanes, state, pending and timers: text keys, bytes as values, scanned in key order."""
 
 

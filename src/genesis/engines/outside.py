@@ -191,6 +191,11 @@ class Outside:
         with self._reading() as db:
             return rows.count_lanes(db, partition)
 
+    def count(self, table: str, partition: int = 0) -> int:
+        """Rows of a named table, counted one by one."""
+        with self._reading() as db:
+            return rows.count_rows(db, partition, table)
+
     def check(self) -> list[str]:
         """Read all of the file. Returns what is wrong with it; nothing when it is whole."""
         found: list[str] = []

@@ -282,6 +282,15 @@ def scan(db: sqlite3.Connection, partition: int, table: str, after: str, limit: 
     return db.execute(sql, (partition, after, limit)).fetchall()
 
 
+def count_rows(db: sqlite3.Connection, partition: int, table: str) -> int:
+    """Rows of a named table; none when the store is older than the table."""
+    assert table in TABLES
+    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone() is None:
+        return 0
+    rows: int = db.execute(f"SELECT count(*) FROM {table} WHERE partition = ?", (partition,)).fetchone()[0]
+    return rows
+
+
 def load_state(db: sqlite3.Connection, partition: int, addresses: Sequence[str]) -> dict[str, StateRow]:
     """Committed states."""
     found: dict[str, StateRow] = {}

@@ -28,12 +28,13 @@ from genesis.engines.writer import renew
 
 APPLICATION_ID = 0x47454E53
 """``GENS``, at byte 68 of the file."""
-SCHEMA = 1
+SCHEMA = 2
 BUSY_S = 5.0
 """How long to wait for another process that writes. Its transactions are a row long."""
 CACHE_KIB = 32 << 10
 """Page cache of the connection that writes: a commit of 1,024 states on as many pages does not spill (measured)."""
 
+NAMED_SQL = "CREATE TABLE {table} (partition INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (partition, key))"
 TABLES_SQL = (
     # Rowid tables throughout: a table without rowid keeps whole rows in its inner pages, and is slower from 80 bytes
     # a row on (measured). An id carries its partition in its high bits.
@@ -48,17 +49,20 @@ TABLES_SQL = (
     "CREATE TABLE timer (partition INTEGER NOT NULL, address TEXT NOT NULL, name TEXT NOT NULL, due REAL NOT NULL,"
     " body BLOB NOT NULL, UNIQUE (partition, address, name))",
     "CREATE INDEX timer_due ON timer (partition, due)",
-    *(
-        f"CREATE TABLE {table} (partition INTEGER NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, UNIQUE (partition, key))"
-        for table in TABLES
-    ),
+    *(NAMED_SQL.format(table=table) for table in TABLES),
     # The last number given to a request of another process.
     "CREATE TABLE filed (last INTEGER NOT NULL)",
     "INSERT INTO filed VALUES (0)",
 )
 
 Step = Callable[[sqlite3.Connection], None]
-MIGRATIONS: dict[int, Step] = {}
+
+
+def _add_outbox(db: sqlite3.Connection) -> None:
+    db.execute(NAMED_SQL.format(table="out"))
+
+
+MIGRATIONS: dict[int, Step] = {1: _add_outbox}
 """By schema: the step to the next one."""
 
 DURABLE = {

@@ -32,6 +32,7 @@ class Group:
         "late",
         "messages",
         "offers",
+        "out",
         "replies",
         "rows",
         "size",
@@ -53,6 +54,8 @@ class Group:
         self.journals: list[str] = []
         """Origins of deliveries that were done in a later attempt: what the earlier ones journalled is stored with this group
         at the latest, and can be removed after it."""
+        self.out: set[str] = set()
+        """Sinks that have something new in the outbox."""
         self.ended = 0
         self.emitted = 0
         self.messages: list[object] = []

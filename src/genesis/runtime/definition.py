@@ -1,4 +1,4 @@
-"""A whole application: its components, their routes by name and by type, its sources and resources; checked as a whole."""
+"""A whole application: components and sinks, their routes by name and by type, sources and resources; checked as a whole."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from genesis.runtime.component import Component, Route
 from genesis.runtime.resource import Resources
 
 if TYPE_CHECKING:
-    from genesis.runtime.source import Source  # which knows the pipeline, and that knows this
+    from genesis.runtime.sink import Sink  # which knows the pipeline, and that knows this
+    from genesis.runtime.source import Source  # as well
 
 
 class Definition:
     """A whole application: routes by name and by type."""
 
     def __init__(
-        self, name: str, components: Iterable[Component], sources: Iterable[Source], version: str, resources: Resources
+        self,
+        name: str,
+        components: Iterable[Component],
+        sources: Iterable[Source],
+        sinks: Iterable[Sink],
+        version: str,
+        resources: Resources,
     ) -> None:
         """Check what only the whole can tell.
 
         Raises:
-            DefinitionError: two classes share a type, two components or sources a name, or a request has not exactly one
-                handler.
+            DefinitionError: two classes share a type, two sources a name, or two components or sinks, or a request has not
+                exactly one handler.
         """
         self.name, self.version, self.resources = name, version, resources
         self.components: dict[str, Component] = {}
@@ -46,6 +53,13 @@ class Definition:
             self.components[component.name] = component
             for route in component.routes:
                 self._add(route)
+        self.sinks: dict[str, Sink] = {}
+        for sink in sinks:
+            taken = self.sinks.get(sink.name) or self.components.get(sink.name)
+            if taken is not None:
+                raise DefinitionError(f"the name {sink.name!r} is taken, at {taken.where}", where=sink.where, fix="name=...")
+            self.sinks[sink.name] = sink
+            self._add(sink.route)
 
     def _add(self, route: Route) -> None:
         kind = route.codec.type

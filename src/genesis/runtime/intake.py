@@ -136,7 +136,7 @@ class Gate:
             source = self.source
         ledger = self._ledger
         try:
-            if (not self.open or ledger.in_lanes + ledger.in_pending >= self._admission.limit) and not begun:
+            if (not self.open or ledger.in_lanes + ledger.in_pending + ledger.in_outbox >= self._admission.limit) and not begun:
                 refusal = self.refusal()
                 assert refusal is not None
                 raise refusal

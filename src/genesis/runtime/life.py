@@ -32,8 +32,9 @@ from genesis.runtime.loader import Loader
 from genesis.runtime.log import log
 from genesis.runtime.operate import Operator
 from genesis.runtime.pipeline import Observer, Pipeline
-from genesis.runtime.resource import call
+from genesis.runtime.resource import call, giver
 from genesis.runtime.restart import restore
+from genesis.runtime.sink import Give, SinkRunner, clear_of_gone
 from genesis.runtime.slot import CAREFUL, GRACE_S, SLOTS, Slots
 from genesis.runtime.source import SourceRunner
 from genesis.runtime.status import Housekeeper
@@ -95,17 +96,21 @@ class Life:
         observe: Observer | None = None,
         executor: Executor | None = None,
         clock: Callable[[], Clock] = LoopClock,
-        sources: bool = True,
+        edges: bool = True,
         wrap: Callable[[object], Any] = lambda instance: instance,
     ) -> None:
         self.definition, self._engine, self._settings = definition, engine, settings
         self._rng, self._crash, self._observe, self._make_clock = rng, crash, observe, clock
         self._executor = executor
-        self._with_sources, self._wrap = sources, wrap
+        self._with_edges, self._wrap = edges, wrap
+        """Whether sources and sinks run."""
         self.pipeline: Pipeline | None = None
         self.slots: Slots | None = None
         self.sources: list[SourceRunner] = []
+        self.sinks: list[SinkRunner] = []
         self._instances: dict[str, Any] = {}
+        self._gives: dict[str, Give] = {}
+        """By sink: its function, with what it asks for."""
         self._head = Head()
         """As the store had it when it was claimed last."""
         self._loaded = False
@@ -126,6 +131,7 @@ class Life:
         async with self.definition.resources.open() as held:
             components = self.definition.components.values()
             self._instances = {c.name: self._wrap(call(c.cls, c.needs, held)) for c in components}
+            self._gives = {name: giver(sink.function, sink.needs, held) for name, sink in self.definition.sinks.items()}
             async with self._running():
                 yield
 
@@ -223,6 +229,7 @@ class Life:
             {
                 name: Bound(route, self._instances[route.component.name], threads)
                 for name, route in self.definition.routes.items()
+                if route.component.name in self._instances
             },
             spawn=supervisor.spawn,
             count=self._settings.slots,
@@ -231,7 +238,9 @@ class Life:
         )
         if not pipeline.engine.traits.immediate:
             supervisor.spawn(pipeline.run_commits(), "commits")
-        self.sources = [SourceRunner(source, pipeline) for source in self.definition.sources] if self._with_sources else []
+        definition, edges = self.definition, self._with_edges
+        self.sources = [SourceRunner(source, pipeline) for source in definition.sources] if edges else []
+        self.sinks = [SinkRunner(s, self._gives[s.name], pipeline) for s in definition.sinks.values()] if edges else []
         starting = supervisor.spawn(self._start(pipeline, slots, loaded.suspects, supervisor, opened), "start")
         stopping = supervisor.spawn(_until(stop), "stop")
         await _first(stopping, supervisor.failure)
@@ -254,11 +263,14 @@ class Life:
             await slots.run_alone(suspect, SUSPECT_S)
         self.pipeline = pipeline
         supervisor.spawn(Loader(pipeline).run(), "loader")
-        supervisor.spawn(Housekeeper(pipeline, slots, self.sources).run(), "housekeeper")
+        supervisor.spawn(Housekeeper(pipeline, slots, self.sources, self.sinks).run(), "housekeeper")
         if pipeline.engine.traits.durable:
             supervisor.spawn(Operator(pipeline).run(), "operator")
         for runner in self.sources:
             supervisor.spawn(runner.run(), f"source-{runner.source.name}")
+        for sink in self.sinks:
+            supervisor.spawn(sink.run(), f"sink-{sink.sink.name}")
+        supervisor.spawn(clear_of_gone(pipeline), "outbox")
         if not opened.done():
             opened.set_result(None)
 
@@ -267,6 +279,8 @@ class Life:
     ) -> BaseException:
         """Drop the partition: its layers, attempts and tasks."""
         self.pipeline = None
+        for sink in self.sinks:
+            sink.close()
         stubborn = await supervisor.stop(self._settings.grace_s)
         if stubborn:
             log.error("still running after %s s: %s", self._settings.grace_s, ", ".join(stubborn))
@@ -298,15 +312,19 @@ class Life:
     async def _drain(
         self, pipeline: Pipeline, slots: Slots, supervisor: Supervisor, opened: asyncio.Future[None]
     ) -> BaseException | None:
-        """Stop in order: intake, sources and timers, running handlers (up to a limit, then given back), commit, close."""
+        """Stop in order: intake, sources and timers, what runs (up to a limit, then given back), commit, close."""
         pipeline.gate.open, self.draining = False, True
-        supervisor.cancel("source-", "loader", "operator", "housekeeper")
+        supervisor.cancel("source-", "loader", "operator", "housekeeper", "outbox")
         slots.stop(answering=True)
+        for sink in self.sinks:
+            sink.stop()
         limit_s = self._settings.drain_s
-        await _first(supervisor.spawn(slots.quiet(limit_s), "quiet"), supervisor.failure)
+        await _first(supervisor.spawn(self._quiet(slots, limit_s), "quiet"), supervisor.failure)
         if pipeline.running:
             log.warning("%d handlers did not end in %s s: given back", len(pipeline.running), limit_s)
         slots.give_back()
+        for sink in self.sinks:
+            sink.close()
         await supervisor.stop(self._settings.grace_s, but="commits")  # before the last commit: what ends later does not count
         try:
             async with asyncio.timeout(limit_s):
@@ -326,6 +344,14 @@ class Life:
         except StoreError as error:
             return error
         return None
+
+    async def _quiet(self, slots: Slots, limit_s: float) -> None:
+        """Wait until no handler and no sink runs, `limit_s` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await slots.quiet(limit_s)
+                for sink in self.sinks:
+                    await sink.ended.wait()
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

@@ -183,7 +183,7 @@ class Node:
 
     def status(self) -> Status:
         """Where the node stands."""
-        return status_of(self._ready(), self._life.slots, self._life.sources)
+        return status_of(self._ready(), self._life.slots, self._life.sources, self._life.sinks)
 
     def readiness(self) -> Readiness:
         """Whether events would be accepted now."""

@@ -1,4 +1,4 @@
-"""What becomes of a delivery joins the open group: done, dead, expired, or pending.
+"""What becomes of a delivery joins the open group: done, dead, expired, pending, or put out.
 
 In: a finished attempt, or the news that a delivery cannot run now. Out: rows in the group, counters in the head, and what
 the machines must know. Each function is one step without an await.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import ValidationError
 
 from genesis.core.errors import UnavailableError
-from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Pending, Reason, Timer
+from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Outgoing, Pending, Reason, Timer
 from genesis.core.message import encode
 from genesis.core.ports import STATE_WARN_BYTES, StateRow
 from genesis.layers.recovery.failure import Dead, verdict
@@ -177,6 +177,38 @@ class Outcomes:
         self._pipeline.head.ledger.expired += 1
         self._end(delivery)
 
+    def unhandled(self, delivery: Delivery) -> None:
+        """Nobody takes it any more: it ends as a dead letter."""
+        detail = f"this version of the application has no handler {delivery.route}"
+        self.dead(delivery, "unhandled", detail, delivery.attempt)
+
+    # --- the outbox -------------------------------------------------------------------------------------------------
+
+    def put_out(self, delivery: Delivery) -> None:
+        """It is a sink's: it leaves its lane, or the pending table, for the outbox, under the next number."""
+        pipeline = self._pipeline
+        head, group, name = pipeline.head, pipeline.group, delivery.component
+        self._leave(delivery)
+        row = Outgoing.of(delivery, head.next_number)
+        body = encode(row)
+        head.next_number += 1
+        head.ledger.in_outbox += 1
+        head.outgoing[name] = head.outgoing.get(name, 0) + 1
+        group.batch.put("out", row.key, body)
+        group.out.add(name)
+        group.rows += 2
+        group.size += len(body)
+        pipeline.work.set()
+
+    def taken(self, delivery: Outgoing) -> None:
+        """Its sink has taken it."""
+        if delivery.origin:
+            self._tidy(delivery)
+        self._pipeline.head.ledger.done += 1
+        self._end(delivery)
+
+    # --- ends of every kind -----------------------------------------------------------------------------------------
+
     def expired_unread(self, lane: int, delivery_id: int) -> None:
         """The same for one that was found expired in the store, body unread."""
         pipeline = self._pipeline
@@ -193,22 +225,33 @@ class Outcomes:
 
     def _end(self, delivery: Delivery) -> None:
         pipeline = self._pipeline
-        head, group = pipeline.head, pipeline.group
-        lane = 2 * delivery.priority + (delivery.kind == 0)
-        if delivery.pending:
-            group.batch.unpend.append(delivery.id)
-            head.ledger.in_pending -= 1
-            self._left_pending(delivery)
-        else:
-            group.batch.done.append(delivery.id)
-            head.ledger.in_lanes -= 1
-            head.waiting_by_lane[lane] -= 1
-        head.ended_by_priority[delivery.priority] += 1
-        self.ended_by_lane[lane] += 1
+        group = pipeline.group
+        self._leave(delivery)
+        pipeline.head.ended_by_priority[delivery.priority] += 1
         group.ended += 1
         group.late.append(delivery)
         group.rows += 1
         pipeline.work.set()
+
+    def _leave(self, delivery: Delivery) -> None:
+        """Its row goes, wherever it waits."""
+        head, batch, lane = self._pipeline.head, self._pipeline.group.batch, delivery.lane
+        if isinstance(delivery, Outgoing):
+            batch.put("out", delivery.key, None)
+            head.ledger.in_outbox -= 1
+            left = head.outgoing.pop(delivery.component) - 1
+            if left:
+                head.outgoing[delivery.component] = left
+            return
+        self.ended_by_lane[lane] += 1
+        if delivery.pending:
+            batch.unpend.append(delivery.id)
+            head.ledger.in_pending -= 1
+            self._left_pending(delivery)
+        else:
+            batch.done.append(delivery.id)
+            head.ledger.in_lanes -= 1
+            head.waiting_by_lane[lane] -= 1
 
     def _left_pending(self, delivery: Delivery) -> None:
         pipeline, address = self._pipeline, delivery.address

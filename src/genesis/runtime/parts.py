@@ -1,4 +1,4 @@
-"""What an application is put together from: components, sources, resources and settings, in modules.
+"""What an application is put together from: components, sources, sinks, resources and settings, in modules.
 
 In: decorated classes and functions. Out: their definitions, with the place of each. Nothing runs here.
 """
@@ -6,21 +6,23 @@ In: decorated classes and functions. Out: their definitions, with the place of e
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar, overload
 
 from genesis.core.errors import DefinitionError
-from genesis.core.message import State
+from genesis.core.message import Message, State
 from genesis.layers.recovery.failure import Retry
 from genesis.runtime.component import Component, KeyOf, Order, define_component
 from genesis.runtime.own_settings import SettingsClass, define_settings
 from genesis.runtime.resource import Resource, define_resource
+from genesis.runtime.sink import BATCH, TIMEOUT_S, Sink, define_sink
 from genesis.runtime.source import Source, define_source
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", bound=Callable[..., AsyncIterator[Any]])
+S = TypeVar("S", bound=Callable[..., Coroutine[Any, Any, None]])
 
 
 class Parts:
@@ -36,6 +38,7 @@ class Parts:
         self.name, self._where = name, where
         self._components: list[Component] = []
         self._sources: list[Source] = []
+        self._sinks: list[Sink] = []
         self._resources: list[Resource] = []
         self._settings: list[SettingsClass] = []
         self._modules: list[Module] = []
@@ -131,6 +134,45 @@ class Parts:
 
         return register if function is None else register(function)
 
+    def sink(
+        self,
+        message: type[Message],
+        /,
+        *,
+        batch: int = BATCH,
+        per_second: float | None = None,
+        timeout: float | None = TIMEOUT_S,
+        retry: Retry | None = None,
+        name: str | None = None,
+    ) -> Callable[[S], S]:
+        """Register a sink: a coroutine function that brings events of a type to another system.
+
+        It is written ``async def to_crm(items: Sequence[Item[Alert]], crm: Crm) -> None``; its parameters behind the items are
+        given by type, as those of `__init__` of components. Items come in the order of their numbers, one call at a time. When
+        it returns, they have ended; after a crash those of the last call may come again, with the same ids and numbers.
+
+        Args:
+            message: The message class.
+            batch: Items of one call at most, 1 to 900.
+            per_second: Items a second at most.
+            timeout: Seconds for one call; over it is a failed call. None: no limit.
+            retry: How a failed call is made again. When its attempts are spent, its items are given one by one.
+            name: Under which its items wait in the store; default: the function's name with dashes.
+
+        Raises:
+            DefinitionError: with the place and the line to write.
+        """
+        names = _caller().f_locals
+
+        def register(found: S) -> S:
+            sink = define_sink(
+                found, message, names, batch=batch, per_second=per_second, timeout_s=timeout, retry=retry, name=name
+            )
+            self._sinks.append(sink)
+            return found
+
+        return register
+
     def resource(self, function: R, /) -> R:
         """Register a resource: an async generator that opens something, yields it once, and closes it.
 
@@ -191,7 +233,7 @@ class Parts:
 class Module(Parts):
     """Parts of an application in a file of their own: ``billing = Module("billing")``, then ``app.include(billing)``.
 
-    Its decorators are those of an `App`. Names of components and sources are shared with the whole application.
+    Its decorators are those of an `App`. Names of components, sources and sinks are shared with the whole application.
     """
 
     def __init__(self, name: str) -> None:

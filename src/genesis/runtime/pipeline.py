@@ -91,6 +91,8 @@ class Pipeline:
         """Origins of deliveries that are done and may have left journalled calls of earlier attempts."""
         self.promotions: set[str] = set()
         """Addresses whose next held delivery must be brought up."""
+        self.outgoing = {name: asyncio.Event() for name in definition.sinks}
+        """By sink: set when something new for it is stored in the outbox."""
         self.latency = [Histogram() for _ in range(PRIORITIES)]
         """Seconds from birth to commit, by priority."""
         self.acting = asyncio.Lock()
@@ -248,6 +250,8 @@ class Pipeline:
         for address in group.freed:
             if self.pending.next_held(address) is not None:
                 self.promotions.add(address)
+        for name in group.out:
+            self.outgoing[name].set()
         self.journals += group.journals
         if self.promotions or self.journals or self.due or batch.timers or self.lanes.hungry():
             self.news.set()

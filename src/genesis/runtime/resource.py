@@ -13,8 +13,9 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 from genesis.core.errors import DefinitionError, ResourceError
 from genesis.runtime.log import log
@@ -22,6 +23,7 @@ from genesis.runtime.log import log
 CLOSE_S = 10.0
 """Time that the resources of a node together have to close: one that hangs must not keep a process from ending."""
 _END = object()
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,18 @@ def needs_of_class(cls: type, where: str, names: Mapping[str, Any]) -> tuple[Nee
     if not place.startswith("<"):  # else it was made by @dataclass
         where = place or where
     return _needs(signature, _hints(init, where, asker, names), asker, where)
+
+
+def needs_of_function(function: Any, names: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], tuple[Need, ...]]:
+    """The first parameter of a function, the types of all, and what it asks for behind the first.
+
+    Raises:
+        DefinitionError: a parameter has no type, or one that is not known.
+    """
+    where, asker = _place(function), function.__name__
+    hints, parameters = _hints(function, where, asker, names), list(inspect.signature(function).parameters.values())
+    first = parameters[0].name if parameters else None
+    return first, hints, _needs(inspect.Signature(parameters[1:]), hints, asker, where)
 
 
 def _place(function: Any) -> str:
@@ -255,6 +269,11 @@ def call(function: Callable[..., Any], needs: Sequence[Need], held: Mapping[Any,
     """Call something with what it asks for."""
     places = [held[need.kind] for need in needs if not need.keyword]
     return function(*places, **{need.parameter: held[need.kind] for need in needs if need.keyword})
+
+
+def giver(function: Callable[..., R], needs: Sequence[Need], held: Mapping[Any, object]) -> Callable[[Any], R]:
+    """A function of its first argument: behind that it is called with what it asks for."""
+    return lambda first: call(partial(function, first), needs, held)
 
 
 def _meant(kind: Any, known: Sequence[Any]) -> str:

@@ -291,17 +291,14 @@ class Slots:
         self._ended.set()
 
     def _ends_unrun(self, delivery: Delivery, bound: Bound | None) -> None:
-        """Nobody handles it any more, or its life is over."""
+        """It is a sink's, nobody handles it any more, or its life is over."""
         outcomes = self._pipeline.outcomes
-        if bound is None:
-            outcomes.dead(
-                delivery,
-                "unhandled",
-                f"this version of the application has no handler {delivery.route}",
-                delivery.attempt,
-            )
-        else:
+        if bound is not None:
             outcomes.expired(delivery)
+        elif delivery.route in self._pipeline.definition.routes:
+            outcomes.put_out(delivery)
+        else:
+            outcomes.unhandled(delivery)
         self._pipeline.lanes.release(delivery)
 
     async def _suspended(

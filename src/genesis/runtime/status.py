@@ -15,10 +15,25 @@ from genesis.core.ports import Ledger
 from genesis.runtime.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from genesis.runtime.sink import SinkRunner
     from genesis.runtime.slot import Slots
     from genesis.runtime.source import SourceRunner
 
 PERIOD_S = 1.0
+
+
+class SinkStatus(msgspec.Struct):
+    """How a sink fares."""
+
+    state: str
+    """``running``, ``failed`` (it is called again at `next_at`), or ``stopped``."""
+    waiting: int
+    """Deliveries in the outbox."""
+    error: str = ""
+    """Of the last call, if that failed."""
+    since: float | None = None
+    """Since when every call has failed, wall clock."""
+    next_at: float | None = None
 
 
 class Status(msgspec.Struct):
@@ -47,9 +62,10 @@ class Status(msgspec.Struct):
     """What does not add up in the ledger; empty when all does."""
     paused_since: dict[str, float] = {}
     """When the housekeeper first saw a handler paused that still is, seconds since the epoch."""
+    sinks: dict[str, SinkStatus] = {}
 
 
-def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunner]) -> Status:
+def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunner], sinks: list[SinkRunner]) -> Status:
     """Look at a partition."""
     head, now = pipeline.head, pipeline.clock.now()
     names = [priority.name for priority in Priority]
@@ -77,6 +93,7 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
         refuses=refusal[0] if refusal is not None else "",
         sources={runner.source.name: {"state": runner.state, "error": runner.error} for runner in sources},
         imbalance=ledger.imbalance(),
+        sinks={runner.sink.name: runner.status for runner in sinks},
     )
 
 
@@ -90,8 +107,8 @@ class Readiness(msgspec.Struct, frozen=True):
 class Housekeeper:
     """Once a second: tells the gate how much room there is, forgets old ids, and stores the status when something changed."""
 
-    def __init__(self, pipeline: Pipeline, slots: Slots, sources: list[SourceRunner]) -> None:
-        self._pipeline, self._slots, self._sources = pipeline, slots, sources
+    def __init__(self, pipeline: Pipeline, slots: Slots, sources: list[SourceRunner], sinks: list[SinkRunner]) -> None:
+        self._pipeline, self._slots, self._sources, self._sinks = pipeline, slots, sources, sinks
         self._last: Any = None
         self._paused_since: dict[str, float] = {}
 
@@ -109,10 +126,11 @@ class Housekeeper:
         pipeline.forget_ids()
         if not pipeline.engine.traits.durable:
             return
-        status = status_of(pipeline, self._slots, self._sources)
+        status = status_of(pipeline, self._slots, self._sources, self._sinks)
         status.paused_since = {route: self._paused_since.get(route, status.at) for route in status.paused}
         self._paused_since = status.paused_since
-        seen = (status.ledger, status.running, status.stuck, status.sources, sorted(status.paused), bool(status.refuses))
+        edges = status.sources, status.sinks
+        seen = (status.ledger, status.running, status.stuck, edges, sorted(status.paused), bool(status.refuses))
         if seen != self._last:
             self._last = seen
             pipeline.group.batch.put("fact", "status", encode(status))
