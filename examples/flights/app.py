@@ -2,7 +2,8 @@
 
     genesis run examples.flights.app:app
 
-FLIGHTS_SPEED   seconds of the feed in one real second; 1440, the default, is a day a minute; "inf" does not wait
+FLIGHTS_SPEED   seconds of the feed in one real second; 1440, the default, is a day a minute; "inf" does not wait; with 0
+                the feed comes over HTTP
 FLIGHTS_SCALE   copies of the world, 1 by default
 
 A more urgent message may pass an earlier one of the same flight: a cancellation (CRITICAL) its own appearance on the
@@ -14,6 +15,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Literal, get_args
 
+from examples.flights.alerts import alerts
 from examples.flights.feed import feed
 from examples.flights.messages import (
     FlightArrived,
@@ -31,6 +33,7 @@ from examples.flights.messages import (
 from genesis import App, Context, Message, State, on
 
 app = App("flights")
+app.include(alerts)
 
 Status = Literal["unknown", "scheduled", "delayed", "departed", "arrived", "diverted", "cancelled"]
 RANK: dict[Status, int] = {status: rank for rank, status in enumerate(get_args(Status))}
@@ -202,8 +205,10 @@ async def storm(position: int | None) -> AsyncIterator[tuple[int, Message]]:
     """
     speed = float(os.environ.get("FLIGHTS_SPEED", "1440"))
     scale = int(os.environ.get("FLIGHTS_SCALE", "1"))
-    if not (speed > 0 and scale > 0):
-        raise ValueError(f"FLIGHTS_SPEED and FLIGHTS_SCALE must be above 0, not {speed:g} and {scale}")
+    if not (speed >= 0 and scale > 0):
+        raise ValueError(f"FLIGHTS_SPEED must not be below 0, and FLIGHTS_SCALE above 0: they are {speed:g} and {scale}")
+    if not speed:
+        return
 
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -4,6 +4,8 @@
 origin, as in "2013-02-08/UA299/EWR". `tailnum` is "" where the data does not know the plane.
 """
 
+from typing import Literal
+
 from genesis import Message, Priority, Request
 
 
@@ -83,6 +85,14 @@ class RebookRequested(Message, type="flights.rebook.requested", priority=Priorit
     seat: int
     """1 to `seats`, asked for in this order."""
     seats: int
+
+
+class Alert(Message, type="flights.alert", priority=Priority.BACKGROUND):
+    """What people are told of."""
+
+    flight: str
+    kind: Literal["cancelled", "late"]
+    at: int
 
 
 class GateChanged(Message, type="flights.gate.changed", priority=Priority.HIGH):

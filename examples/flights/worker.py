@@ -45,8 +45,8 @@ class WorkerError(Exception):
 class Worker:
     """The child process. `tend` looks after it and is to be called often; only `stop` waits."""
 
-    def __init__(self, store: Path, speed: float, scale: int, commit: Callable[[], int]) -> None:
-        """`commit` reads the number of the last commit, 0 when there is none."""
+    def __init__(self, store: Path, speed: float, scale: int, commit: Callable[[], int], desk: str = "") -> None:
+        """`commit` reads the number of the last commit, 0 when there is none; `desk` is the URL for alerts."""
         self.falls: list[Fall] = []
         self.began = time.monotonic()
         self.url = ""
@@ -57,6 +57,7 @@ class Worker:
             **os.environ,
             "FLIGHTS_SPEED": str(speed),
             "FLIGHTS_SCALE": str(scale),
+            "GENESIS_APP_ALERTS_DESK": desk,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         self._commit = commit

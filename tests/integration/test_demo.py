@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import httpx
 import pytest
 
 from examples.flights import worker as worker_module
-from examples.flights.verdict import Totals, differences
+from examples.flights.desk_process import Arrival, DeskError, DeskProcess
+from examples.flights.verdict import Totals, differences, untold
 from examples.flights.watch import Watch
 from examples.flights.worker import Worker, WorkerError
 from genesis.engines.outside import Outside
@@ -68,10 +70,11 @@ def test_two_kills_heal_and_all_totals_are_right(tmp_path: Path) -> None:
         "boards": 6750,
         "rebookings": 924,
         "seats": 115_338,
+        "alerts": 1922,
     }
     ledger = told["ledger"]
     assert ledger["adds_up"]
-    assert (ledger["accepted"], ledger["done"], ledger["dead"], ledger["waiting"]) == (19_392, 155_336, 0, 0)
+    assert (ledger["accepted"], ledger["done"], ledger["dead"], ledger["waiting"]) == (19_392, 164_008, 0, 0)
     assert not is_owned(tmp_path / "storm.db")
 
 
@@ -81,10 +84,87 @@ def test_without_a_terminal_it_prints_plain_lines_and_a_summary(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert re.search(r"^Thu 07 Feb 00:00  born 0 = done 0", done.stdout)
-    assert "77,668 deliveries" in done.stdout
+    assert "81,043 deliveries" in done.stdout
     assert "ledger    adds up" in done.stdout
     assert "totals    all equal" in done.stdout
     assert done.stderr == ""
+
+
+# --- the desk outside -------------------------------------------------------------------------------------------------
+
+
+def test_each_alert_is_told_once_although_the_desk_is_cut_and_the_worker_killed(tmp_path: Path) -> None:
+    store = tmp_path / "storm.db"
+    cut = ("--outage-at", 3, "--outage", 4)
+    done = run("--speed", 40_000, *cut, "--kill-at", 2, 5, 8, "--json", "--store", store)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [death["by"] for death in told["deaths"]] == ["--kill-at"] * 3
+    assert "CUT for another" in done.stderr
+    desk = told["desk"]
+    assert (desk["told"], desk["waiting"], desk["outages"], desk["outages_left"]) == (961, 0, 1, [])
+    assert desk["while_cut"] > 0
+    assert (told["compared"]["equal"], told["compared"]["alerts"]) == (True, 961)
+    journal = [json.loads(line) for line in Path(f"{store}.desk").read_text().splitlines()]
+    ids = [line["id"] for line in journal if "id" in line]
+    assert len(set(ids)) == 961
+
+
+def test_settings_say_what_an_alert_is_and_what_the_desk_takes(tmp_path: Path) -> None:
+    settings = {"GENESIS_APP_ALERTS_LATE_MIN": "60", "GENESIS_APP_ALERTS_DESK_PER_S": "80"}
+    done = run("--full-speed", "--json", "--store", tmp_path / "storm.db", **settings)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (told["desk"]["told"], told["compared"]["alerts"]) == (895 + 178, 895 + 178)
+    assert told["desk"]["too_fast"] > 0
+
+
+def test_a_setting_that_does_not_fit_is_said_before_anything_starts(tmp_path: Path) -> None:
+    done = run("--store", tmp_path / "storm.db", GENESIS_APP_ALERTS_LATE_MIN="soon")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: ")
+    assert "GENESIS_APP_ALERTS_LATE_MIN is 'soon'" in done.stderr
+    assert not (tmp_path / "storm.db").exists()
+
+
+def test_the_desk_knows_ids_and_says_when_it_can_take_no_more(tmp_path: Path) -> None:
+    def tell(*ids: int) -> tuple[int, str]:
+        alerts = [{"id": f"alert-{id}", "number": id, "flight": "UA1", "kind": "late"} for id in ids]
+        answer = httpx.post(f"{desk.url}/alerts", json=alerts)
+        return answer.status_code, answer.headers.get("retry-after", "")
+
+    with DeskProcess(tmp_path / "journal", per_second=0.001) as desk:
+        assert tell(1, 2) == (200, "")
+        status, after_s = tell(3)
+        assert status == 429
+        assert 1900 < int(after_s) < 2000  # it has taken two in advance, at one in a thousand seconds
+    with DeskProcess(tmp_path / "journal", per_second=1000) as desk:
+        assert tell(2, 3) == (200, "")  # it remembers
+        assert desk.cut(60)
+        assert not desk.cut(60)
+        while (answer := tell(4))[0] == 200:  # it reads that it is cut
+            pass
+        assert answer == (503, "")
+        told = desk.stop()
+
+    assert [arrival.number for arrival in told.first][:3] == [1, 2, 3]
+    assert (told.too_fast, told.while_cut) == (1, 1)
+    assert told.again >= 1
+
+
+def test_a_desk_that_dies_ends_the_demo(tmp_path: Path) -> None:
+    with DeskProcess(tmp_path / "journal", 100) as desk:
+        os.kill(desk.pid, signal.SIGKILL)
+        with pytest.raises(DeskError, match="the desk died"):
+            look_for_ever(desk)
+
+
+def look_for_ever(desk: DeskProcess) -> NoReturn:
+    while True:
+        desk.look()
 
 
 # --- workers that do not work -----------------------------------------------------------------------------------------
@@ -140,6 +220,17 @@ def test_each_difference_is_named() -> None:
         "boards delayed: 1, expected 0",
         "seats rebooked of UA1: 150, expected 0",
         "seats rebooked: 150, expected 0",
+    ]
+
+
+def test_each_alert_that_is_not_told_once_is_named() -> None:
+    told = [Arrival("a", 1, "UA1", "late"), Arrival("b", 3, "UA2", "late"), Arrival("c", 2, "UA2", "late")]
+
+    assert list(untold({"UA1": "late"}, told[:1])) == []
+    assert list(untold({"UA1": "late", "UA2": "late", "UA3": "cancelled"}, told)) == [
+        "alert late of UA2: 2 times at the desk, expected 1",
+        "alert cancelled of UA3: 0 times at the desk, expected 1",
+        "alert of UA2: number 2 came to the desk behind 3",
     ]
 
 
@@ -226,11 +317,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         opened.close()
 
 
-def test_a_key_kills_the_worker_and_it_heals(terminal: Terminal, tmp_path: Path) -> None:
+def test_keys_kill_the_worker_and_cut_the_desk(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("adds up; accepted 9")
     assert "\x1b[?1049h" in terminal.shown  # its own screen
     terminal.press("k")
     terminal.until("by key k: healed in")
+    terminal.press("o")
+    terminal.until("CUT for another")
     terminal.press("?")
     terminal.until("goes on from there")
     terminal.press("q")
@@ -262,6 +355,23 @@ def test_what_is_sent_by_hand_is_still_there_after_a_kill(tmp_path: Path, requir
     assert code == 0
     assert "totals    all equal" in terminal.shown
     assert "by hand   1 event beside the feed" in terminal.shown
+
+
+def test_a_feed_over_http_arrives_once_although_its_answers_are_lost(tmp_path: Path) -> None:
+    done = run("--speed", 40_000, "--over-http", "--kill-at", 2, 4, 6, "--json", "--store", tmp_path / "storm.db")
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [death["by"] for death in told["deaths"]] == ["--kill-at"] * 3
+    assert (told["compared"]["equal"], told["by_hand"], told["ledger"]["accepted"]) == (True, 0, 9696)
+
+
+def test_a_feed_over_http_does_not_go_on_with_a_store(tmp_path: Path) -> None:
+    (tmp_path / "storm.db").touch()
+    done = run("--over-http", "--store", tmp_path / "storm.db")
+
+    assert done.returncode == 2
+    assert "--over-http begins at the beginning" in done.stderr
 
 
 def curl(line: str, url: str) -> Any:
