@@ -112,7 +112,8 @@ def test_each_alert_is_told_once_although_the_desk_is_cut_and_the_worker_killed(
 
 
 def test_settings_say_what_an_alert_is_and_what_the_desk_takes(tmp_path: Path) -> None:
-    settings = {"GENESIS_APP_ALERTS_LATE_MIN": "60", "GENESIS_APP_ALERTS_DESK_PER_S": "80"}
+    (tmp_path / "genesis.toml").write_text("[app.alerts]\nlate_min = 60\n")
+    settings = {"GENESIS_CONFIG": str(tmp_path / "genesis.toml"), "GENESIS_APP_ALERTS_DESK_PER_S": "80"}
     done = run("--full-speed", "--json", "--store", tmp_path / "storm.db", **settings)
 
     told: dict[str, Any] = json.loads(done.stdout)
