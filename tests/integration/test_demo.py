@@ -338,6 +338,22 @@ def test_keys_kill_the_worker_and_cut_the_desk(terminal: Terminal, tmp_path: Pat
     assert not is_owned(tmp_path / "storm.db")
 
 
+def test_a_run_that_was_stopped_in_an_outage_goes_on_with_its_alerts(tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "storm.db"))
+    with closing(Terminal(tmp_path / "terminal", "--full-speed", "--outage-at", "0.1", "--outage", "600", *store)) as terminal:
+        terminal.until("alerts, which wait for the desk")
+        terminal.press("q")
+        code = terminal.end()
+    assert code == 0
+    assert "wait for the next run" in terminal.shown
+
+    done = run("--full-speed", "--json", *store)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (told["compared"]["equal"], told["desk"]["told"], told["desk"]["again"]) == (True, 961, 0)
+
+
 def test_what_is_sent_by_hand_is_still_there_after_a_kill(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
     require_tool("curl")
     page = (ROOT / "examples/flights/README.md").read_text()
