@@ -6,10 +6,11 @@ What an event does is decided when it is made, and written in it: the checker re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from random import Random
 
-from genesis import App, Context, Message, Priority, Reject, Request, Retry, State, UnavailableError, every, on
+from genesis import App, Context, Item, Message, Priority, Reject, Request, Retry, State, UnavailableError, every, on
+from tests.simulation.check_archive import BATCH, refused_by_archive
 from tests.simulation.outside import Outside
 
 KEYS = 12
@@ -179,6 +180,7 @@ def bank(outside: Outside) -> App:
     _desks(app, outside)
     _audit(app, outside)
     _safes(app, outside)
+    _archive(app, outside)
 
     @app.source
     async def meter(position: int | None) -> AsyncIterator[tuple[int, Message]]:
@@ -335,6 +337,25 @@ def _safes(app: App, outside: Outside) -> None:
             ctx.emit(Note("safe", sealed.n))
             if sealed.dropped or outside.fails(sealed.n, sealed.fails):
                 raise ConnectionError("jammed")
+
+
+def _archive(app: App, outside: Outside) -> None:
+    @app.sink(Deposit, batch=BATCH, timeout=1.0, retry=PATIENT)
+    async def archive(items: Sequence[Item[Deposit]]) -> None:
+        numbers = [item.number for item in items]
+        outside.arrive(numbers, [item.id for item in items])
+        await asyncio.sleep(0.001)
+        for item in items:
+            n = item.message.n
+            if refused_by_archive(n):
+                raise Reject("not for the archive")
+            if n % 29 == 3 and outside.fails(-n, 1 + n % 3):
+                raise UnavailableError("the archive", 0.2)
+            if n % 31 == 5 and outside.fails(-n, 2):
+                raise ConnectionError("the archive is shut")
+            if n % 97 == 11 and outside.fails(-n, 1):
+                await asyncio.sleep(100)
+        outside.archived += zip(numbers, [item.id for item in items], strict=True)
 
 
 Sent = tuple[str, Message, Priority, dict[str, str] | None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.simulation import check_effects, check_letters, check_time
+from tests.simulation import check_archive, check_effects, check_letters, check_time
 from tests.simulation.facts import Event, Facts
 
 HIGH, NORMAL = 1, 2
@@ -22,6 +22,7 @@ def complaints(facts: Facts) -> list[str]:
         *check_effects.logs(facts),
         *check_effects.safes(facts),
         *check_effects.answers(facts),
+        *check_archive.archive(facts),
         *check_letters.letters(facts),
         *check_time.times(facts),
         *_receipts(facts),
@@ -59,7 +60,7 @@ def _ledger(facts: Facts) -> list[str]:
     expired = len({e["n"] for e in facts.kind("fleeting")} - set(facts.seen("desks")))
     accepted = len(facts.accepted) + len(facts.lines) + asks + rates + facts.readings
     rates_again = ledger["accepted"] - accepted  # a replayed one asks anew
-    external = accepted + rates_again + len(statements)
+    external = accepted + rates_again + len(statements) + len(facts.kind("deposit"))  # the archive gets those, too
     want = {
         "external": external,
         "emitted": notes,
@@ -69,6 +70,7 @@ def _ledger(facts: Facts) -> list[str]:
         "expired": expired,
         "in_lanes": 0,
         "in_pending": 0,
+        "in_outbox": 0,
         "offered": ledger["accepted"] + ledger["refused"] + ledger["duplicate"],
     }
     wrong = [f"ledger: {name} is {ledger[name]}, not {count}" for name, count in want.items() if ledger[name] != count]
@@ -84,7 +86,7 @@ def _ledger(facts: Facts) -> list[str]:
 
 def _priorities(facts: Facts, normal: int, notes: int, timers: int, replays: int) -> list[str]:
     ticks = sum(len(state["dues"]) for state in facts.states["clockwork"].values())
-    born = _by_priority(facts.accepted) + _by_priority(facts.kind("statement"))
+    born = _by_priority(facts.accepted) + _by_priority(facts.kind("statement", "deposit"))
     born[NORMAL] += normal + ticks
     born[HIGH] += notes + timers - ticks
     wrong = []

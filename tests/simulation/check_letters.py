@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tests.simulation.check_archive import refused_by_archive
 from tests.simulation.facts import Event, Facts, Letter
 
 ATTEMPTS = 3
@@ -33,7 +34,10 @@ def letters(facts: Facts) -> list[str]:
 
 
 def _must(e: Event) -> list[tuple[str, str]]:
-    if e["kind"] in ("hopeless", "deadly") or (e["kind"] == "deposit" and e["end"] == "rejected"):
+    if e["kind"] == "deposit":
+        rejected = [(e["id"], "accounts")] if e["end"] == "rejected" else []
+        return rejected + [(e["id"], "archive")] * refused_by_archive(e["n"])
+    if e["kind"] in ("hopeless", "deadly"):
         return [(e["id"], "accounts")]
     if e["kind"] == "statement" and e["rejects"]:
         return [(e["id"], e["rejects"])]
@@ -53,7 +57,9 @@ def _reason(letter: Letter, e: Event, facts: Facts) -> list[str]:
     reason, attempts, error = letter["reason"], letter["attempts"], letter["error"]
     failures = facts.failures.get((e["id"], letter["component"]), [])
     counted = sum(1 for name in failures if name != "UnavailableError")
-    match e["kind"]:
+    match e["kind"] if letter["component"] != "archive" else "archived":
+        case "archived":
+            right = (reason, error, attempts) == ("rejected", "Reject", 1)
         case "hopeless":
             right = attempts == ATTEMPTS and reason in ("failed", "crashed")
         case "deadly":

@@ -45,6 +45,11 @@ class Facts:
     early: Sequence[str]
     replayed: tuple[int, int]
     """Dead letters that were replayed: at least, and at most."""
+    arrived: Sequence[tuple[int, str]]
+    archived: Sequence[tuple[int, str]]
+    """See `Outside`."""
+    epochs: int
+    """How often somebody took the store over."""
     asked: int
     """Questions of handlers, each attempt's counted."""
     calls: int

@@ -49,6 +49,12 @@ class Outside:
     """What ran before its time."""
     asked: int = 0
     """Questions of handlers."""
+    archived: list[tuple[int, str]] = field(default_factory=list)
+    """(number, id) of what the archive has taken, in the order in which it did."""
+    arrived: list[tuple[int, str]] = field(default_factory=list)
+    """The same of what came to it, in the order of arrival."""
+    in_outbox: Callable[[], list[int] | None] = nobody
+    """Numbers of what the store holds for the archive; None where that cannot be told."""
     unread: set[int] = field(default_factory=set)
     """Readings before which the source failed."""
 
@@ -95,6 +101,13 @@ class Outside:
     async def tip(self, key: str) -> None:
         """A call that nobody looks at again."""
         await asyncio.sleep(0.001)
+
+    def arrive(self, numbers: list[int], ids: list[str]) -> None:
+        """Items come to the archive: the first of what is stored, and all before them have ended."""
+        self.arrived += zip(numbers, ids, strict=True)
+        stored = self.in_outbox()
+        if stored is not None and stored[: len(numbers)] != numbers:
+            self.early.append(f"the archive was given {numbers}, and stored were {stored[:30]}")
 
     def kill(self, n: int) -> NoReturn:
         """An event ends the process that runs it."""

@@ -82,6 +82,7 @@ class Scenario:
         )
         outside.now, outside.die = world.loop.time, world.die
         outside.unnoticed, outside.jams = self._runs_unnoticed, self._jams
+        outside.in_outbox = self._in_outbox
         outside.lowest_wall, outside.highest_wall = world.lowest_wall, world.highest_wall
         self.clients = Clients(world, seed)
         self.watch = Watch(world, settings, self.clients)
@@ -90,6 +91,7 @@ class Scenario:
         self._replayed, self._replays = 0, 0
         """Dead letters that were replayed for certain, and calls that may have done it."""
         self._left: dict[str, Any] = {}
+        self._in_memory = store == "memory"
 
     async def play(self, schedule: list[faults.Happening]) -> list[str]:
         """Everything. Returns what is wrong."""
@@ -137,6 +139,12 @@ class Scenario:
         if number in self.clients.opened or not self._is_called_by_the_only_one():
             return False
         return number in [parked for parked, _, _ in self.clients.parked()]
+
+    def _in_outbox(self) -> list[int] | None:
+        """Numbers of what is stored for the archive. Of two nodes, it cannot be told what a process knows."""
+        if not (self._in_memory and self._is_called_by_the_only_one()):
+            return None
+        return sorted(int(key.rpartition("/")[2], 16) for key in self.store.table("out"))
 
     # --- once all is calm -------------------------------------------------------------------------------------------
 
@@ -228,6 +236,9 @@ class Scenario:
             early=outside.early,
             replayed=(self._replayed, self._replays),
             asked=outside.asked,
+            arrived=outside.arrived,
+            archived=outside.archived,
+            epochs=self.store.epoch(),
             calls=clients.calls,
             kills=self.world.kills,
             stops=sum(what.startswith("stops") for _, _, what in self.world.timeline) + self.world.injected["stop"],
@@ -264,6 +275,7 @@ class Scenario:
             "timers in memory": [key for key, timer in pipeline.timers._timers.items() if timer.every_s is None],
             "known ids": max(0, len(pipeline.horizon.known) - len(_ids(self.clients))),
             "rows in lanes": store.in_lanes(),
+            "outbox": [*store.table("out"), *store.head().outgoing],
             "pending rows": store.pending(),
             "timers": [timer.name for timer in store.timers() if timer.every_s is None],
             "journal": [key for key in store.table("once") if not key.startswith(kept)],

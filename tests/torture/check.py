@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 LEDGER = ["offered", "accepted", "refused", "duplicate", "external", "emitted", "timer", "replay"]
-LEDGER += ["done", "expired", "dead", "in_lanes", "in_pending", "retries"]
+LEDGER += ["done", "expired", "dead", "in_lanes", "in_pending", "retries", "in_outbox"]
 CLERK = 9
 """The link of what was filed in the store itself."""
 SHOWN = 8

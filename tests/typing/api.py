@@ -1,6 +1,6 @@
 """The public API as a user writes it. Never run: mypy and basedpyright read it in `./dev lint`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, assert_type
 
 import msgspec
@@ -9,6 +9,7 @@ from genesis import (
     App,
     Context,
     IntakeFullError,
+    Item,
     Message,
     Module,
     Priority,
@@ -48,6 +49,13 @@ class Stock(State, version=2):
     @migrate(from_version=1)
     def from_1(old: dict[str, Any]) -> dict[str, Any]:
         return {"left": old["remaining"]}
+
+
+@app.sink(OrderPlaced, batch=500, per_second=50.0, timeout=10.0, retry=Retry(attempts=3), name="warehouse")
+async def to_warehouse(items: Sequence[Item[OrderPlaced]], prices: dict[str, float], *, limit: int) -> None:
+    for item in items:
+        assert_type(item.message, OrderPlaced)
+        assert_type(item.number, int)
 
 
 @app.component(key="sku", state=Stock, essential=True, retry=Retry(attempts=3), order="park")

@@ -1,7 +1,9 @@
 """What a user writes wrong must be seen by the checkers: each line below has an error, and an unused ignore is one."""
 
+from collections.abc import Sequence
+
 import genesis
-from genesis import App, Message, Request, State
+from genesis import App, Item, Message, Request, State
 
 app = App("shop")
 
@@ -28,6 +30,11 @@ def wrong() -> None:
 @app.resource  # type: ignore[type-var]
 async def no_generator() -> int:
     return 7
+
+
+@app.sink(OrderPlaced)  # type: ignore[arg-type]
+async def of_another(items: Sequence[Item[GetLevel]]) -> None:
+    print(items)
 
 
 app.include(app)  # type: ignore[arg-type]

@@ -29,6 +29,8 @@ class Counted:
     lanes: list[int]
     pending: int | None
     """None: too many to look at."""
+    out: int = 0
+    """Of the outbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Health:
                 wrong.append(f"rows in lanes {self.counted.lanes} != counted {self.head.waiting_by_lane}")
             if self.counted.pending not in (None, self.ledger.in_pending):
                 wrong.append(f"pending rows {self.counted.pending} != in_pending {self.ledger.in_pending}")
+            if not self.counted.out == self.ledger.in_outbox == sum(self.head.outgoing.values()):
+                wrong.append(f"outbox rows {self.counted.out} != in_outbox {self.ledger.in_outbox} != {self.head.outgoing}")
         return "; ".join(filter(None, wrong))
 
     @property
@@ -114,10 +118,10 @@ def _counted(outside: Outside) -> tuple[Head | None, Counted | None, dict[str, i
     head = outside.head()
     for _ in range(TRIES if head is not None else 0):
         lanes = outside.count_lanes()
-        reasons, whole = _reasons(outside)
+        (reasons, whole), out = _reasons(outside), outside.count("out")
         now = outside.head()
         if now is not None and head is not None and now.commit_id == head.commit_id:
-            return now, Counted(lanes, sum(reasons.values()) if whole else None), reasons
+            return now, Counted(lanes, sum(reasons.values()) if whole else None, out), reasons
         head = now
     return head, None, reasons
 
@@ -174,6 +178,7 @@ def for_programs(health: Health) -> dict[str, Any]:
         "pending": {"total": ledger.in_pending, "reasons": health.reasons},
         "dead_letters": health.dead,
         "sources": _sources(health),
+        "sinks": _sinks(health),
         "paused_s": told.get("paused", {}) if health.fresh else {},
         "running": told.get("running", 0) if health.fresh else 0,
         "stuck": told.get("stuck", 0) if health.fresh else 0,
@@ -191,4 +196,19 @@ def _sources(health: Health) -> dict[str, dict[str, Any]]:
             "error": told.get(name, {}).get("error") or None,
         }
         for name in sorted({*health.sources, *told})
+    }
+
+
+def _sinks(health: Health) -> dict[str, dict[str, Any]]:
+    told: dict[str, dict[str, Any]] = health.told.get("sinks", {}) if health.fresh else {}
+    waiting = health.head.outgoing if health.head is not None else {}
+    return {
+        name: {
+            "waiting": waiting.get(name, 0),
+            "state": told.get(name, {}).get("state"),
+            "error": told.get(name, {}).get("error") or None,
+            "since": iso(told.get(name, {}).get("since")),
+            "next_at": iso(told.get(name, {}).get("next_at")),
+        }
+        for name in sorted({*waiting, *told})
     }

@@ -59,10 +59,11 @@ def _screen(health: Health, fields: dict[str, Any]) -> list[str]:
         f"  born {ledger.born:,} (external {ledger.external:,}, emitted {ledger.emitted:,}, timer {ledger.timer:,},"
         f" replay {ledger.replay:,}) =",
         f"    done {ledger.done:,} + expired {ledger.expired:,} + dead {ledger.dead:,} + waiting {ledger.waiting:,}"
-        f" (lanes {ledger.in_lanes:,}, pending {ledger.in_pending:,}); retries {ledger.retries:,}",
+        f" (lanes {ledger.in_lanes:,}, pending {ledger.in_pending:,}, outbox {ledger.in_outbox:,}); retries {ledger.retries:,}",
         _row("waiting", {name: f"{count:,}" for name, count in fields["waiting"].items()}),
         *_pending(fields),
         *_sources(fields),
+        *_sinks(fields),
         *_handlers(fields),
         *_latency(fields),
         *_next(health),
@@ -102,6 +103,14 @@ def _sources(fields: dict[str, Any]) -> list[str]:
     for name, source in fields["sources"].items():
         error = f"  {source['error']}" if source["error"] else ""
         lines.append(f"source   {name} {source['state'] or 'not running'}  at {str(source['position'])[:CUT]}{error[:CUT]}")
+    return [printable(line) for line in lines]
+
+
+def _sinks(fields: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, sink in fields["sinks"].items():
+        error = f"  {sink['error']}" if sink["error"] else ""
+        lines.append(f"sink     {name} {sink['state'] or 'not running'}  {sink['waiting']:,} wait{error[:CUT]}")
     return [printable(line) for line in lines]
 
 

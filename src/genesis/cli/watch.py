@@ -21,7 +21,7 @@ from genesis.engines.outside import Outside
 PAGE = 1000
 """Newest deliveries of a lane that one look reads; of more, only their number is told."""
 LETTERS = 500
-COUNTERS = tuple(name for name in Ledger.__struct_fields__ if name not in ("in_lanes", "in_pending", "offered"))
+COUNTERS = tuple(name for name in Ledger.__struct_fields__ if name not in ("in_lanes", "in_pending", "in_outbox", "offered"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from genesis.cli.health import PAGE, PENDING_MAX, Health
 from genesis.cli.letters import all_letters
 from genesis.cli.talk import iso, lasting, local, printable
-from genesis.core.event import LANES, Delivery, Priority, Reason
+from genesis.core.event import LANES, Delivery, Outgoing, Priority, Reason
 from genesis.engines.outside import Outside
 
 LATE_S = 10.0
@@ -27,8 +29,8 @@ class Obstacle:
     """One thing that stands in the way."""
 
     what: str
-    """For programs: ``imbalance``, ``down``, ``intake``, ``paused``, ``stuck``, ``source``, ``suspect``, ``parked``, ``retry``,
-    ``waiting`` or ``dead``."""
+    """For programs: ``imbalance``, ``down``, ``intake``, ``paused``, ``stuck``, ``source``, ``sink``, ``suspect``, ``parked``,
+    ``retry``, ``waiting`` or ``dead``."""
     text: str
     next: str
     """What to do: a command where there is one."""
@@ -107,6 +109,17 @@ def _running(health: Health, unavailable: Waiting, now: float) -> Iterator[Obsta
     for name, source in told.get("sources", {}).items():
         if source.get("error"):
             yield Obstacle("source", f"source {name} is {source['state']}: {source['error']}", "see the log for its traceback")
+    for name, sink in told.get("sinks", {}).items():
+        if sink["error"] and sink["since"] is not None:
+            yield _failing(name, sink, now)
+
+
+def _failing(name: str, sink: dict[str, Any], now: float) -> Obstacle:
+    since, until, waiting = sink["since"], sink["next_at"], sink["waiting"]
+    text = f"sink {name} fails since {local(since)} ({lasting(max(0.0, now - since))}): {sink['error']}; {waiting:,} items wait"
+    again = f"; it is tried again at {local(until)}" if until is not None else ""
+    act = "bring back what it brings its items to: it goes on by itself; the log has its traceback"
+    return Obstacle("sink", text + again, act, since, until, waiting)
 
 
 def _persons(health: Health, pending: dict[str, Waiting], store: str) -> Iterator[Obstacle]:
@@ -133,6 +146,9 @@ def _late(health: Health, outside: Outside, oldest: dict[int, tuple[float, str]]
     for lane in range(LANES):
         for delivery in outside.read_lane(lane, 0, 1):
             _older(oldest, delivery, "in its lane")
+    for sink in health.head.outgoing if health.head is not None else ():
+        for _, body in outside.scan("out", f"{sink}/", 1):
+            _older(oldest, msgspec.msgpack.decode(body, type=Outgoing), "in the outbox")
     act = f"genesis tail {health.path} shows whether anything moves" if health.alive else f"genesis run MODULE:APP {store}"
     for priority, (born, where) in sorted(oldest.items()):
         if now - born > LATE_S:

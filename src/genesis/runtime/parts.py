@@ -6,9 +6,9 @@ In: decorated classes and functions. Out: their definitions, with the place of e
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import FrameType
-from typing import Any, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from genesis.core.errors import DefinitionError
 from genesis.core.message import Message, State
@@ -16,13 +16,15 @@ from genesis.layers.recovery.failure import Retry
 from genesis.runtime.component import Component, KeyOf, Order, define_component
 from genesis.runtime.own_settings import SettingsClass, define_settings
 from genesis.runtime.resource import Resource, define_resource
-from genesis.runtime.sink import BATCH, TIMEOUT_S, Sink, define_sink
+from genesis.runtime.sink import BATCH, TIMEOUT_S, Item, Sink, define_sink
 from genesis.runtime.source import Source, define_source
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", bound=Callable[..., AsyncIterator[Any]])
-S = TypeVar("S", bound=Callable[..., Coroutine[Any, Any, None]])
+M = TypeVar("M", bound=Message)
+P = ParamSpec("P")
+SinkFunction = Callable[Concatenate[Sequence[Item[M]], P], Coroutine[Any, Any, None]]
 
 
 class Parts:
@@ -136,7 +138,7 @@ class Parts:
 
     def sink(
         self,
-        message: type[Message],
+        message: type[M],
         /,
         *,
         batch: int = BATCH,
@@ -144,7 +146,7 @@ class Parts:
         timeout: float | None = TIMEOUT_S,
         retry: Retry | None = None,
         name: str | None = None,
-    ) -> Callable[[S], S]:
+    ) -> Callable[[SinkFunction[M, P]], SinkFunction[M, P]]:
         """Register a sink: a coroutine function that brings events of a type to another system.
 
         It is written ``async def to_crm(items: Sequence[Item[Alert]], crm: Crm) -> None``; its parameters behind the items are
@@ -164,7 +166,7 @@ class Parts:
         """
         names = _caller().f_locals
 
-        def register(found: S) -> S:
+        def register(found: SinkFunction[M, P]) -> SinkFunction[M, P]:
             sink = define_sink(
                 found, message, names, batch=batch, per_second=per_second, timeout_s=timeout, retry=retry, name=name
             )

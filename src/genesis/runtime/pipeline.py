@@ -68,13 +68,7 @@ class Pipeline:
         self.pending = PendingWork({c.name for c in definition.components.values() if c.order == "skip"})
         self.timers = Timers()
         self.gate = Gate(
-            definition,
-            clock=clock,
-            horizon=horizon,
-            admission=admission,
-            pending=self.pending,
-            ledger=head.ledger,
-            rng=rng,
+            definition, clock=clock, horizon=horizon, admission=admission, pending=self.pending, ledger=head.ledger, rng=rng
         )
         self.intake = Intake()
         self.asks = Asks(self)

@@ -57,6 +57,7 @@ class _Collector:
             yield from _of_gate(status)
             yield from _of_deliveries(status)
             yield from _of_handlers(status)
+            yield from _of_sinks(status)
             yield _latency(latency)
 
 
@@ -98,6 +99,16 @@ def _of_handlers(status: Status) -> Iterator[Metric]:
     for route in sorted(status.paused):
         paused.add_metric((route,), 1)
     yield paused
+
+
+def _of_sinks(status: Status) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("genesis_sink_waiting", "Deliveries that wait for a sink to take them.", labels=("sink",))
+    failing = GaugeMetricFamily("genesis_sink_failing", "1 while the last call of a sink has failed.", labels=("sink",))
+    for name, sink in sorted(status.sinks.items()):
+        waiting.add_metric((name,), sink.waiting)
+        failing.add_metric((name,), sink.state == "failed")
+    yield waiting
+    yield failing
 
 
 def _by(name: str, about: str, by_priority: Mapping[str, int], *, counter: bool = False) -> Metric:

@@ -56,6 +56,7 @@ def test_states(owner: tuple[int, str, bool] | None, stored: Head | None, state:
         ({"head": head(external=2, done=1)}, "born 2 != done + expired + dead + waiting 1"),
         ({"counted": Counted([1] + [0] * 9, 0)}, "rows in lanes"),
         ({"counted": Counted([0] * LANES, 3)}, "pending rows 3 != in_pending 0"),
+        ({"counted": Counted([0] * LANES, 0, 2)}, "outbox rows 2 != in_outbox 0"),
     ],
 )
 def test_what_does_not_add_up_is_named(given: dict[str, Any], wrong: str) -> None:
@@ -105,7 +106,7 @@ def test_the_screen_is_one_screen() -> None:
         "RUNNING  shop  shop.db  pid 7 on vm",
         "ledger   adds up (rows counted)",
         "offered 5 = accepted 3 + refused 1 + duplicate 1",
-        "done 1 + expired 0 + dead 0 + waiting 2 (lanes 1, pending 1); retries 4",
+        "done 1 + expired 0 + dead 0 + waiting 2 (lanes 1, pending 1, outbox 0); retries 4",
         "waiting  CRITICAL 0   HIGH 1   NORMAL 0",
         "pending  parked 1",
         "dead     2 letters kept",

@@ -60,6 +60,11 @@ def test_suspects_run_at_the_next_start() -> None:
     [
         ({"stuck": 2}, "stuck", "2 handlers ignore their timeout"),
         ({"sources": {"till": {"state": "waits", "error": "OSError: x"}}}, "source", "source till is waits: OSError: x"),
+        (
+            {"sinks": {"crm": {"waiting": 9, "error": "OSError: x", "since": NOW - 60, "next_at": NOW + 1}}},
+            "sink",
+            "sink crm fails since ",
+        ),
         ({"refuses": "9 deliveries wait"}, "intake", "intake is full: 9 deliveries wait"),
     ],
 )
