@@ -21,6 +21,7 @@ import pytest
 
 from examples.flights import worker as worker_module
 from examples.flights.desk_process import Arrival, DeskError, DeskProcess
+from examples.flights.post import Poster, PostError
 from examples.flights.verdict import Totals, differences, untold
 from examples.flights.watch import Watch
 from examples.flights.worker import Worker, WorkerError
@@ -160,12 +161,12 @@ def test_a_desk_that_dies_ends_the_demo(tmp_path: Path) -> None:
     with DeskProcess(tmp_path / "journal", 100) as desk:
         os.kill(desk.pid, signal.SIGKILL)
         with pytest.raises(DeskError, match="the desk died"):
-            look_for_ever(desk)
+            look_for_ever(desk.look)
 
 
-def look_for_ever(desk: DeskProcess) -> NoReturn:
+def look_for_ever(look: Callable[[], object]) -> NoReturn:
     while True:
-        desk.look()
+        look()
 
 
 # --- workers that do not work -----------------------------------------------------------------------------------------
@@ -381,6 +382,16 @@ def test_a_feed_over_http_arrives_once_although_its_answers_are_lost(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert [death["by"] for death in told["deaths"]] == ["--kill-at"] * 3
     assert (told["compared"]["equal"], told["by_hand"], told["ledger"]["accepted"]) == (True, 0, 9696)
+
+
+def test_a_feed_that_is_refused_ends_the_demo(tmp_path: Path) -> None:
+    poster = Poster(inf, 1)
+    with (
+        DeskProcess(tmp_path / "journal", 100) as desk,  # which takes no events
+        poster.posting(lambda: desk.url),
+        pytest.raises(PostError, match="answers the feed with 404"),
+    ):
+        look_for_ever(poster.check)
 
 
 def test_a_feed_over_http_does_not_go_on_with_a_store(tmp_path: Path) -> None:
