@@ -31,12 +31,12 @@ alerts = Module("alerts")
 @alerts.settings
 class AlertSettings(msgspec.Struct, frozen=True):
     late_min: Annotated[int, Meta(ge=1, description="A flight that leaves so many minutes late, or more, is an alert")] = 120
-    desk: Annotated[str, Meta(description="URL of the desk; empty: there is none, and alerts go no further")] = ""
+    desk: Annotated[str, Meta(pattern="^(http://[^/]+)?$", description="URL of the desk; empty: alerts go no further")] = ""
     desk_per_s: Annotated[float, Meta(gt=0, description="Alerts a second that the desk of ./dev demo takes")] = 100.0
 
 
-class DeskError(Exception):
-    """The desk did not understand."""
+class NotADeskError(Exception):
+    """What answers there does not understand alerts."""
 
 
 class Desk:
@@ -68,7 +68,7 @@ class Desk:
         if answer.status in (429, 503):
             raise UnavailableError("the desk", float(answer.headers.get("Retry-After", RETRY_S)))
         if answer.status != 200:
-            raise DeskError(f"the desk at {self._address} answered {answer.status}: is it the one of this demo?")
+            raise NotADeskError(f"http://{self._address}/alerts answered {answer.status}: see [app.alerts] desk")
 
 
 @alerts.resource

@@ -32,9 +32,9 @@ class Arrivals:
     """What came to the desk."""
 
     first: list[Arrival] = field(default_factory=list)
-    """Each alert that the desk had not seen before, in the order of their arrival."""
+    """Each alert that the desk had not seen before, in the order of their arrival, earlier runs with this store included."""
     again: int = 0
-    """Alerts that came once more, known by their id."""
+    """Alerts that came once more in this run, known by their id."""
     too_fast: int = 0
     """Requests that were answered with 429."""
     while_cut: int = 0
@@ -68,6 +68,8 @@ class DeskProcess:
         self._read_to = 0
         self._rest = ""
         """The beginning of a line that was not yet there as a whole."""
+        self._read()
+        self.arrivals = Arrivals(self.arrivals.first)
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +94,9 @@ class DeskProcess:
         if self.cut_s:
             return False
         assert self._child.stdin is not None
-        self._child.stdin.write(f"cut {seconds}\n")
-        self._child.stdin.flush()
+        with suppress(BrokenPipeError):  # it died: the next look says so
+            self._child.stdin.write(f"cut {seconds}\n")
+            self._child.stdin.flush()
         self._cut_until = time.monotonic() + seconds
         self.cuts += 1
         return True
