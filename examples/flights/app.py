@@ -2,7 +2,8 @@
 
     genesis run examples.flights.app:app
 
-FLIGHTS_SPEED   seconds of the feed in one real second; 1440, the default, is a day a minute; "inf" does not wait
+FLIGHTS_SPEED   seconds of the feed in one real second; 1440, the default, is a day a minute; "inf" does not wait; with 0
+                the feed comes over HTTP
 FLIGHTS_SCALE   copies of the world, 1 by default
 
 A more urgent message may pass an earlier one of the same flight: a cancellation (CRITICAL) its own appearance on the
@@ -14,6 +15,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Literal, get_args
 
+from examples.flights.alerts import alerts
 from examples.flights.feed import feed
 from examples.flights.messages import (
     FlightArrived,
@@ -22,6 +24,8 @@ from examples.flights.messages import (
     FlightDeparted,
     FlightDiverted,
     FlightScheduled,
+    GateChanged,
+    GetGate,
     GetStatus,
     RebookRequested,
     WeatherObserved,
@@ -29,6 +33,7 @@ from examples.flights.messages import (
 from genesis import App, Context, Message, State, on
 
 app = App("flights")
+app.include(alerts)
 
 Status = Literal["unknown", "scheduled", "delayed", "departed", "arrived", "diverted", "cancelled"]
 RANK: dict[Status, int] = {status: rank for rank, status in enumerate(get_args(Status))}
@@ -87,6 +92,25 @@ class FlightBoard:
     @on(GetStatus, read_only=True)
     async def status(self, query: GetStatus, board: Board, ctx: Context) -> str:
         return board.status
+
+
+class Gate(State, version=1):
+    gate: str = "unknown"
+    changes: int = 0
+
+
+@app.component(key="flight", state=Gate)
+class Gates:
+    """The gates, as people say them over HTTP: apart from the boards, whose totals are those of the feed."""
+
+    @on(GateChanged)
+    async def changed(self, change: GateChanged, gate: Gate, ctx: Context) -> None:
+        gate.gate = change.gate
+        gate.changes += 1
+
+    @on(GetGate, read_only=True)
+    async def where(self, query: GetGate, gate: Gate, ctx: Context) -> str:
+        return gate.gate
 
 
 class Asked(State, version=1):
@@ -181,8 +205,10 @@ async def storm(position: int | None) -> AsyncIterator[tuple[int, Message]]:
     """
     speed = float(os.environ.get("FLIGHTS_SPEED", "1440"))
     scale = int(os.environ.get("FLIGHTS_SCALE", "1"))
-    if not (speed > 0 and scale > 0):
-        raise ValueError(f"FLIGHTS_SPEED and FLIGHTS_SCALE must be above 0, not {speed:g} and {scale}")
+    if not (speed >= 0 and scale > 0):
+        raise ValueError(f"FLIGHTS_SPEED must not be below 0, and FLIGHTS_SCALE above 0: they are {speed:g} and {scale}")
+    if not speed:
+        return
 
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -14,16 +14,20 @@ import tempfile
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from examples.flights.alerts import AlertSettings
+from examples.flights.app import app
+from examples.flights.desk_process import DeskError, DeskProcess
+from examples.flights.post import Poster, PostError
 from examples.flights.report import Report, for_programs, in_words
 from examples.flights.screen import screen
 from examples.flights.terminal import Keys, Told
 from examples.flights.verdict import compare, rows_left
 from examples.flights.watch import Trend, Watch
 from examples.flights.worker import Worker, WorkerError
-from genesis.core.errors import StoreError
+from genesis import Settings, SettingsError, StoreError
 
 LOOK_S = 0.25
 TICK_S = 0.02
@@ -38,24 +42,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     store: Path = options.store or Path(tempfile.mkdtemp(prefix="genesis-demo-"), "flights.db")
     try:
-        return _run(store.absolute(), math.inf if options.full_speed else options.speed, options)
-    except (WorkerError, StoreError) as error:
+        return _run(store.absolute(), math.inf if options.full_speed else options.speed, options, _settings())
+    except (WorkerError, DeskError, PostError, SettingsError, StoreError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 
 
-def _run(store: Path, speed: float, options: Namespace) -> int:
+def _settings() -> AlertSettings:
+    """As the worker will have them. Raises SettingsError."""
+    values, _ = app.own_settings().fill(Settings.load().app)
+    settings = values[AlertSettings]
+    assert isinstance(settings, AlertSettings)
+    return settings
+
+
+def _run(store: Path, speed: float, options: Namespace, settings: AlertSettings) -> int:
     scale, as_json = options.scale, options.json
-    with Told() as told, Watch(store, scale) as watch, Worker(store, speed, scale, watch.commit) as worker:
-        run = Run(watch, worker, told, sorted(options.kill_at))
+    poster = Poster(speed, scale) if options.over_http else None
+    with (
+        Told() as told,
+        Watch(store, scale, (lambda: poster.position) if poster else None) as watch,
+        DeskProcess(store.with_name(f"{store.name}.desk"), settings.desk_per_s) as desk,
+        Worker(store, 0 if poster else speed, scale, watch.commit, desk.url) as worker,
+        poster.posting(lambda: worker.url) if poster else nullcontext(),
+    ):
+        run = Run(watch, worker, desk, poster, told, options)
         with Keys() as keys, screen(speed, scale, as_json) as picture:
             while run.goes_on():
                 if run.changed():
-                    picture.draw(run.look, run.trend, watch, worker, keys=keys.usable, help=run.help)
+                    picture.draw(run.look, run.trend, watch, worker, desk, keys=keys.usable, help=run.help)
                 run.press(keys.pressed(TICK_S))
-        report = run.report(speed, scale)
+        report = run.report(speed, scale, settings.late_min)
         print(json.dumps(for_programs(report)) if as_json else in_words(report), flush=True)
         if report.exit_code:
             print(worker.said(), file=sys.stderr)
@@ -67,10 +86,16 @@ def _run(store: Path, speed: float, options: Namespace) -> int:
 class Run:
     """From the first start of the worker to its end."""
 
-    def __init__(self, watch: Watch, worker: Worker, told: Told, kill_at: list[float]) -> None:
+    def __init__(
+        self, watch: Watch, worker: Worker, desk: DeskProcess, poster: Poster | None, told: Told, options: Namespace
+    ) -> None:
         self.look, self.trend, self.help = watch.look(), Trend(), False
-        self._watch, self._worker, self._told, self._kill_at = watch, worker, told, kill_at
+        self._watch, self._worker, self._desk, self._poster, self._told = watch, worker, desk, poster, told
+        self._kill_at, self._outage_at = sorted(options.kill_at), sorted(options.outage_at)
+        self._outage_s: float = options.outage
         self._first = self.look
+        self._worked_at: float | None = None
+        """When the feed had come in whole and nothing waited but alerts for the desk."""
         self._done_at: float | None = None
         """When the feed had come in whole and nothing waited any more."""
         self._moved_at = time.monotonic()
@@ -82,11 +107,18 @@ class Run:
         """Look after the worker. Returns whether there is anything left to do."""
         if self._over or self._quit or self._told.times:
             return False
-        worker, left = self._worker, self._kill_at
+        worker = self._worker
         worker.tend()
-        if left and time.monotonic() - worker.began >= left[0] and worker.kill("--kill-at"):
-            left.pop(0)
+        if self._poster is not None:
+            self._poster.check()
+        if self._due(self._kill_at) and worker.kill("--kill-at"):
+            self._kill_at.pop(0)
+        if self._due(self._outage_at) and self._desk.cut(self._outage_s):
+            self._outage_at.pop(0)
         return True
+
+    def _due(self, times: list[float]) -> bool:
+        return bool(times) and time.monotonic() - self._worker.began >= times[0]
 
     def changed(self) -> bool:
         """Look at the store, four times a second. Returns whether there is anything new to show."""
@@ -98,12 +130,16 @@ class Run:
         before, look = self.look, self._watch.look()
         self.look = look
         self.trend.add(look)
-        if look.head.commit_id != before.head.commit_id or (before.head.commit_id and not look.ledger.waiting):
+        self._desk.look()
+        resting = not look.ledger.waiting or (not look.busy and self._desk.cut_s)
+        if look.head.commit_id != before.head.commit_id or (before.head.commit_id and resting):
             self._moved_at = now
         if now - self._moved_at > STALLED_S:
             waiting = f"{look.ledger.waiting:,} deliveries wait in {self._watch.store}"
             raise WorkerError(f"the worker has committed nothing for {STALLED_S:g} s; {waiting}")
-        whole = look.position == self._watch.events - 1 and not look.ledger.waiting
+        worked = look.position == self._watch.events - 1 and not look.busy
+        whole = worked and not look.outbox
+        self._worked_at = (self._worked_at or look.now) if worked else None
         self._done_at = (self._done_at or look.now) if whole else None
         self._over = whole and not self._worker.doomed and self._watch.over(look, self._worker.pid)
         return True
@@ -113,29 +149,41 @@ class Run:
         self._touched = bool(key)
         if key == "k":
             self._worker.kill("key k")
+        elif key == "o":
+            self._desk.cut(self._outage_s)
         elif key == "q":
             self._quit = True
         elif key:
             self.help = key == "?" and not self.help
 
-    def report(self, speed: float, scale: int) -> Report:
-        """Stop the worker in order, and say what came out."""
+    def report(self, speed: float, scale: int, late_min: int) -> Report:
+        """Stop the worker and the desk in order, and say what came out."""
         end = self._done_at or time.monotonic()
+        worked = self._worked_at or end
+        if self._poster is not None:
+            self._poster.stop()
         code = self._worker.stop(hurry=lambda: self._told.times > 1)
+        desk = self._desk.stop()
         last, outside = self._watch.look(), self._watch.outside
         left = rows_left(outside, last.head) if outside is not None else ""
+        by_hand = last.by_hand - last.ledger.waiting  # what came in at the very end still waits
         return Report(
             store=self._watch.store,
             speed=speed,
             scale=scale,
+            over_http=self._poster is not None,
             first=self._first,
             last=last,
-            seconds=end - self._worker.began,
+            seconds=worked - self._worker.began,
+            desk_s=end - worked,
+            desk=desk,
+            outages=self._desk.cuts,
             exit_code=code,
             imbalance="; ".join(filter(None, (last.imbalance, left))),
             falls=self._worker.falls,
             kills_left=self._kill_at,
-            verdict=compare(outside, scale) if self._over and outside is not None else None,
+            outages_left=self._outage_at,
+            verdict=compare(outside, desk.first, scale, late_min, by_hand) if self._over and outside is not None else None,
         )
 
 
@@ -161,8 +209,18 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--kill-at", type=_positive, nargs="+", default=[], metavar="SECONDS", help="kill -9 the worker after so many seconds"
     )
+    parser.add_argument(
+        "--outage-at", type=_positive, nargs="+", default=[], metavar="SECONDS", help="cut the desk after so many seconds"
+    )
+    parser.add_argument("--outage", type=_positive, default=30.0, metavar="SECONDS", help="how long a cut lasts; 30 by default")
+    parser.add_argument(
+        "--over-http", action="store_true", help="post the feed to the worker, in batches, instead of its reading it itself"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, to stdout")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.over_http and options.store and options.store.exists():
+        parser.error(f"--over-http begins at the beginning, and {options.store} is there: name another")
+    return options
 
 
 def _positive(text: str) -> float:

@@ -1,8 +1,10 @@
-"""What is said in this example. Every message names its flight or airport, and `at`: when it was true.
+"""What is said in this example. Every message of the feed names its flight or airport, and `at`: when it was true.
 
 `at` counts seconds from midnight of 7 February 2013 on New York's clock. A flight is named by day, number and
-origin, as in "2013-02-08/UA1545/EWR". `tailnum` is "" where the data does not know the plane.
+origin, as in "2013-02-08/UA299/EWR". `tailnum` is "" where the data does not know the plane.
 """
+
+from typing import Literal
 
 from genesis import Message, Priority, Request
 
@@ -83,6 +85,27 @@ class RebookRequested(Message, type="flights.rebook.requested", priority=Priorit
     seat: int
     """1 to `seats`, asked for in this order."""
     seats: int
+
+
+class Alert(Message, type="flights.alert", priority=Priority.BACKGROUND):
+    """What people are told of."""
+
+    flight: str
+    kind: Literal["cancelled", "late"]
+    at: int
+
+
+class GateChanged(Message, type="flights.gate.changed", priority=Priority.HIGH):
+    """Said by hand, over HTTP: the data knows no gates, so that no total depends on it."""
+
+    flight: str
+    gate: str
+
+
+class GetGate(Request[str], type="flights.gate.get"):
+    """Which gate was said last of this flight?"""
+
+    flight: str
 
 
 class GetStatus(Request[str], type="flights.status.get"):

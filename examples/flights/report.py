@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from examples.flights.desk_process import Arrivals
 from examples.flights.screen import fall_line, lasting, pace
 from examples.flights.verdict import Verdict
 from examples.flights.watch import PRIORITIES, Look
 from examples.flights.worker import Fall
+from genesis import Priority
 from genesis.core.ports import Ledger
 
 SCHEMA = 1
@@ -25,19 +27,27 @@ class Report:
     store: Path
     speed: float
     scale: int
+    over_http: bool
+    """Whether the feed was posted, which begins at the beginning each time."""
     first: Look
     """Before the worker started."""
     last: Look
     """After it had ended."""
     seconds: float
-    """From the start of the worker until nothing waited, or until it was told to end."""
+    """From the start of the worker until nothing waited but alerts for the desk, or until it was told to end."""
+    desk_s: float
+    """From then until nothing waited at all."""
+    desk: Arrivals
+    outages: int
+    """How often the desk was cut."""
     exit_code: int
     """Of the worker."""
     imbalance: str
     """What does not add up, by the counters and against the rows."""
     falls: list[Fall]
     kills_left: list[float]
-    """Times of kills that the end came before."""
+    outages_left: list[float]
+    """Times of kills and outages that the end came before."""
     verdict: Verdict | None
     """None: it was told to end before the feed did."""
 
@@ -49,8 +59,8 @@ class Report:
 
     @property
     def deliveries(self) -> int:
-        """Deliveries that ended in this run."""
-        return _ended(self.last.ledger) - _ended(self.first.ledger)
+        """Deliveries that components ended in this run. Those to the desk take as long as the desk does."""
+        return _handled(self.last) - _handled(self.first)
 
     @property
     def events(self) -> int:
@@ -58,8 +68,8 @@ class Report:
         return _events(self.last.ledger) - _events(self.first.ledger)
 
 
-def _ended(ledger: Ledger) -> int:
-    return ledger.done + ledger.expired + ledger.dead
+def _handled(look: Look) -> int:
+    return sum(look.head.ended_by_priority) - look.head.ended_by_priority[Priority.BACKGROUND]
 
 
 def _events(ledger: Ledger) -> int:
@@ -88,13 +98,15 @@ def in_words(report: Report) -> str:
         f"time      {lasting(seconds)}: {report.events:,} events, {report.events / seconds:,.0f}/s;"
         f" {report.deliveries:,} deliveries, {report.deliveries / seconds:,.0f}/s",
         *_deaths(report),
+        *_desk(report),
         f"ledger    {f'DOES NOT ADD UP: {report.imbalance}' if report.imbalance else 'adds up, rows counted'}",
         *_compared(report.verdict),
+        *_by_hand(report),
         f"store     {report.store}",
     ]
     if report.exit_code:
         lines.append(f"worker    DID NOT END IN ORDER: exit code {report.exit_code}")
-    if report.verdict is None:
+    if report.verdict is None and not report.over_http:
         lines.append(f"go on     ./dev demo {_again(report)}")
     else:
         lines.append(f"look      genesis status --store {shlex.quote(str(report.store))}")
@@ -122,17 +134,42 @@ def _deaths(report: Report) -> list[str]:
     return lines
 
 
+def _desk(report: Report) -> list[str]:
+    desk = report.desk
+    waiting = f", {report.last.outbox:,} wait for the next run" if report.last.outbox else ""
+    more = f", {lasting(report.desk_s)} behind the rest" if report.desk_s >= 1 else ""
+    lines = [f"desk      told of {len(desk.first):,} alerts{more}{waiting}"]
+    if desk.again:
+        lines.append(f"          {desk.again:,} came again after a kill, and were known by their id")
+    if desk.too_fast:
+        lines.append(f"          asked too fast {desk.too_fast:,} times")
+    if report.outages:
+        lines.append(f"          cut {_times(report.outages)}, {desk.while_cut:,} requests meanwhile")
+    lines += [f"          the end came before the outage at {lasting(at)}" for at in report.outages_left]
+    return lines
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def _compared(verdict: Verdict | None) -> list[str]:
     if verdict is None:
         return ["totals    not compared: the feed was not over"]
     if not verdict.differences:
-        return ["totals    all equal to what totals.py counts without Genesis:", f"          {verdict.compared}"]
+        equal = "totals    all equal to what totals.py counts without Genesis:"
+        return [equal, *(f"          {line}" for line in verdict.compared)]
     more = len(verdict.differences) - SHOWN_MAX
     return [
         f"totals    DIFFERENT from what totals.py counts without Genesis, {len(verdict.differences):,} times:",
         *(f"          {line}" for line in verdict.differences[:SHOWN_MAX]),
         *([f"          and {more:,} more; --json lists all"] if more > 0 else []),
     ]
+
+
+def _by_hand(report: Report) -> list[str]:
+    count = report.last.by_hand
+    return [f"by hand   {count:,} event{'s' * (count > 1)} beside the feed, apart from its totals"] if count else []
 
 
 def _again(report: Report) -> str:
@@ -153,6 +190,7 @@ def for_programs(report: Report) -> dict[str, Any]:
         "store": str(report.store),
         "speed": None if isinf(report.speed) else report.speed,
         "scale": report.scale,
+        "over_http": report.over_http,
         "seconds": round(report.seconds, 3),
         "events": report.events,
         "events_per_s": round(report.events / report.seconds, 1),
@@ -174,12 +212,24 @@ def for_programs(report: Report) -> dict[str, Any]:
             for fall in report.falls
         ],
         "kills_left": report.kills_left,
+        "desk": {
+            "told": len(report.desk.first),
+            "again": report.desk.again,
+            "too_fast": report.desk.too_fast,
+            "while_cut": report.desk.while_cut,
+            "outages": report.outages,
+            "outages_left": report.outages_left,
+            "behind_s": round(report.desk_s, 3),
+            "waiting": report.last.outbox,
+        },
+        "by_hand": report.last.by_hand,
         "compared": {
             "equal": not verdict.differences,
             "airports": verdict.airports,
             "boards": verdict.boards,
             "rebookings": verdict.rebookings,
             "seats": verdict.seats,
+            "alerts": verdict.alerts,
             "differences": verdict.differences,
         }
         if verdict is not None

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from math import isinf
 from typing import Any, TextIO
 
+from examples.flights.desk_process import DeskProcess
 from examples.flights.watch import PRIORITIES, Look, Trend, Watch
 from examples.flights.worker import Fall, Worker
 
@@ -21,13 +22,18 @@ p50, p99             from acceptance to commit, since the worker's last start
 CRITICAL             a flight is cancelled or diverted
 HIGH                 a seat needs another flight; a flight is late
 NORMAL, LOW          planned, departed, weather; arrived
+BACKGROUND           alerts of cancellations and of long delays
 ledger               counters that are stored with what they count
 backlog              the most that waited in each of the last 60 seconds
 
+desk                 a service outside, which is told of the alerts
+http://...           takes events and questions of yours: see the README
+
 k  kill -9 the worker, for real. What it had accepted is in the store, and
    the next worker, started at once, goes on from there
+o  cut the desk for a while. Alerts wait in the store until it is back
 q  stop in order. What waits stays in the store"""
-KEYS = "[bold]k[/] kill -9 the worker   [bold]q[/] quit   [bold]?[/] help"
+KEYS = "[bold]k[/] kill -9 the worker   [bold]o[/] cut the desk   [bold]q[/] quit   [bold]?[/] help"
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -70,12 +76,19 @@ def fall_line(fall: Fall) -> str:
     return f"at {lasting(fall.at_s)} by {fall.by}: {healed}"
 
 
-def line(look: Look, trend: Trend, worker: Worker) -> str:
+def desk_line(look: Look, desk: DeskProcess) -> str:
+    """What the desk was told, and what waits for it."""
+    cut = f"; CUT for another {lasting(desk.cut_s)}" if desk.cut_s else ""
+    return f"told of {len(desk.arrivals.first):,} alerts, {look.outbox:,} wait{cut}"
+
+
+def line(look: Look, trend: Trend, worker: Worker, desk: DeskProcess) -> str:
     """Everything in a line, for logs."""
     critical = look.latency_s.get(PRIORITIES[0])
     latency = f"CRITICAL p99 {lasting(critical['p99'])}, " if critical else ""
     return (
-        f"{look.clock}  {ledger_line(look)}, {sum(trend.rates()):,.0f}/s, {latency}restarts {len(worker.falls)}"
+        f"{look.clock}  {ledger_line(look)}, {sum(trend.rates()):,.0f}/s, {latency}restarts {len(worker.falls)},"
+        f" desk {desk_line(look, desk)}"
         f"{f'  {look.imbalance}' if look.imbalance else ''}{f'  {look.trouble}' if look.trouble else ''}"
     )
 
@@ -90,21 +103,27 @@ class Plain:
         self._out = out
         self._next = 0.0
         self._told: list[str] = []
+        self._url = ""
 
     def __enter__(self) -> "Plain":
         return self
 
     def __exit__(self, *error: object) -> None: ...
 
-    def draw(self, look: Look, trend: Trend, watch: Watch, worker: Worker, *, keys: bool, help: bool) -> None:
+    def draw(
+        self, look: Look, trend: Trend, watch: Watch, worker: Worker, desk: DeskProcess, *, keys: bool, help: bool
+    ) -> None:
         falls = [fall_line(fall) for fall in worker.falls]
         for number, fall in enumerate(falls):
             if fall not in self._told:
                 print(f"{look.clock}  death {number + 1} {fall}", file=self._out, flush=True)
         self._told = falls
+        if worker.url != self._url:
+            self._url = worker.url
+            print(f"{look.clock}  events and questions over HTTP: {worker.url}", file=self._out, flush=True)
         if look.now >= self._next:
             self._next = look.now + LINE_S
-            print(line(look, trend, worker), file=self._out, flush=True)
+            print(line(look, trend, worker, desk), file=self._out, flush=True)
 
 
 class Picture:
@@ -126,24 +145,24 @@ class Picture:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def draw(self, look: Look, trend: Trend, watch: Watch, worker: Worker, *, keys: bool, help: bool) -> None:
+    def draw(
+        self, look: Look, trend: Trend, watch: Watch, worker: Worker, desk: DeskProcess, *, keys: bool, help: bool
+    ) -> None:
         from rich.console import Group
         from rich.padding import Padding
         from rich.text import Text
 
         width = min(self._console.width, 100) - 2
-        rows: list[Any] = [
-            self._headline(look, watch, worker, width),
-            Text(trend.words(watch)),
-            Text(f"Seats: {look.ledger.emitted:,} asked for, {look.seats_rebooked:,} rebooked", style="dim"),
-            Text(),
-        ]
+        rows: list[Any] = [self._headline(look, watch, worker, width)]
         if help:
-            rows += [Text(HELP), Text()]
+            rows += [Text(), Text(HELP)]
         else:
-            rows += [self._table(look, trend), Text(), *self._ledger(look)]
+            rows.append(Text(trend.words(watch)))
+            rows.append(Text(f"Seats: {look.seats:,} asked for, {look.seats_rebooked:,} rebooked", style="dim"))
+            rows += [Text(), self._table(look, trend), Text(), *self._ledger(look)]
             rows.append(Text(f"backlog  {_spark(trend.backlog, self._bars)} {look.ledger.waiting:,}"))
-        rows += self._worker(worker)
+            rows += self._worker(worker)
+            rows.append(Text(f"desk     {desk_line(look, desk)}", style="yellow" if desk.cut_s else ""))
         if look.trouble:
             rows.append(Text(f"trouble  {look.trouble}", style="bold red"))
         if keys:
@@ -177,8 +196,6 @@ class Picture:
         head, rates = look.head, trend.rates()
         for number, name in enumerate(PRIORITIES):
             born, ended = head.born_by_priority[number], head.ended_by_priority[number]
-            if name == "BACKGROUND" and not born:
-                continue  # this application has none
             latency = look.latency_s.get(name, {})
             times = [lasting(latency[q]) if q in latency else "-" for q in ("p50", "p99")]
             counts = [f"{count:,}" for count in (born, ended, born - ended)]
@@ -197,7 +214,8 @@ class Picture:
         from rich.text import Text
 
         state = f"pid {worker.pid}" if worker.pid else "down"
-        rows = [Text.assemble("worker   ", (state, "" if worker.pid else "bold red"), f", restarts {len(worker.falls)}")]
+        door = f", {worker.url}" if worker.url else ""
+        rows = [Text.assemble("worker   ", (state, "" if worker.pid else "bold red"), f", restarts {len(worker.falls)}{door}")]
         first = max(0, len(worker.falls) - FALLS_MAX)
         for number, fall in enumerate(worker.falls[first:], first + 1):
             rows.append(Text(f"         {number}. {fall_line(fall)}", style="yellow" if fall.healed_s is None else ""))

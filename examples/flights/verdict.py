@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from examples.flights.desk_process import Arrival
 from genesis.core.ports import Head
 from genesis.engines.outside import Outside
 
@@ -18,7 +20,8 @@ PAGE = 1000
 BOARD_COUNTS = ("scheduled", "delayed", "departed", "arrived", "diverted", "cancelled")
 
 Totals = dict[str, Any]
-"""`airports`: counters by airport; `boards`: flights by last status; `rebookings`: seats by flight; `seats`: all."""
+"""`airports`: counters by airport; `boards`: flights by last status; `rebookings`: seats by flight; `seats`: all;
+`alerts`: kind by flight."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +32,40 @@ class Verdict:
     boards: int
     rebookings: int
     seats: int
+    alerts: int
     differences: list[str]
 
     @property
-    def compared(self) -> str:
+    def compared(self) -> list[str]:
         """What was compared, in words."""
-        return f"{self.airports:,} airports, {self.boards:,} boards, {self.rebookings:,} rebooked flights, {self.seats:,} seats"
+        return [
+            f"{self.airports:,} airports, {self.boards:,} boards, {self.rebookings:,} rebooked flights, {self.seats:,} seats;",
+            f"each of {self.alerts:,} alerts once at the desk, in order",
+        ]
 
 
-def compare(outside: Outside, scale: int) -> Verdict:
-    """Compare a store in which everything is done with what `totals.py` says."""
-    expected = _expected(scale)
+def compare(outside: Outside, desk: Sequence[Arrival], scale: int, late_min: int, by_hand: int) -> Verdict:
+    """Compare what is done with what `totals.py` says.
+
+    Args:
+        outside: A store in which nothing waits any more.
+        desk: What came to the desk, each id once.
+        scale: Copies of the world.
+        late_min: Minutes after which a departure is an alert.
+        by_hand: Events that came beside the feed: changes of gates.
+    """
+    expected = _expected(scale, late_min)
     found, wrong = _found(outside)
+    wrong += untold(expected["alerts"], desk)
+    changes = sum(gate["changes"] for _, gate in _states(outside, "gates"))
+    if changes != by_hand:
+        wrong.append(f"gate changes: {changes:,}, but {by_hand:,} events came beside the feed")
     return Verdict(
         airports=len(expected["airports"]),
         boards=sum(expected["boards"].values()),
         rebookings=len(expected["rebookings"]),
         seats=expected["seats"],
+        alerts=len(expected["alerts"]),
         differences=[*differences(expected, found), *wrong],
     )
 
@@ -76,9 +96,21 @@ def _all(*names: Iterable[str]) -> list[str]:
     return sorted({name for some in names for name in some})
 
 
-def _expected(scale: int) -> Totals:
+def untold(expected: Mapping[str, str], desk: Sequence[Arrival]) -> Iterator[str]:
+    """What is wrong with the alerts that came to the desk."""
+    wanted = Counter(expected.items())
+    got = Counter((arrival.flight, arrival.kind) for arrival in desk)
+    for alert in sorted(wanted | got):
+        if got[alert] != wanted[alert]:
+            yield f"alert {alert[1]} of {alert[0]}: {got[alert]} times at the desk, expected {wanted[alert]}"
+    for before, after in pairwise(desk):
+        if before.number >= after.number:
+            yield f"alert of {after.flight}: number {after.number} came to the desk behind {before.number}"
+
+
+def _expected(scale: int, late_min: int) -> Totals:
     script = Path(__file__).with_name("totals.py")
-    command = [sys.executable, str(script), "--scale", str(scale)]
+    command = [sys.executable, str(script), "--scale", str(scale), "--late-min", str(late_min)]
     totals: Totals = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return totals
 
@@ -117,7 +149,9 @@ def _states(outside: Outside, component: str) -> Iterator[tuple[str, dict[str, A
 
 def rows_left(outside: Outside, head: Head) -> str:
     """Rows of work that its counters do not know of; empty when there are none."""
-    lanes, pending = outside.count_lanes(), len(outside.scan_pending(limit=head.ledger.in_pending + 1))
-    if lanes == head.waiting_by_lane and pending == head.ledger.in_pending:
+    ledger = head.ledger
+    rows = outside.count_lanes(), len(outside.scan_pending(limit=ledger.in_pending + 1)), outside.count("out")
+    counted = head.waiting_by_lane, ledger.in_pending, ledger.in_outbox
+    if rows == counted:
         return ""
-    return f"rows in lanes {lanes} and pending {pending}, counted {head.waiting_by_lane} and {head.ledger.in_pending}"
+    return f"rows in lanes, pending and outbox {rows}, counted {counted}"

@@ -5,6 +5,7 @@ Nothing is asked of the worker, and nothing of the application is imported: thes
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,10 @@ from genesis.runtime.status import Status
 
 MIDNIGHT = datetime(2013, 2, 7)
 PRIORITIES = tuple(priority.name for priority in Priority)
+SINK = "to-desk"
 SEATS_LANE = lane_of(Priority.HIGH, Kind.EMITTED)
+KINDS = ("cancelled", "late")
+"""Of alerts."""
 ORIGINS = ("EWR", "JFK", "LGA")
 RATE_S = 2.0
 """Rates are taken over the last two seconds."""
@@ -43,6 +47,8 @@ class Look:
     """Of the feed; -1: nothing of it came in."""
     at: int
     """The feed's clock, in seconds from midnight of 7 February 2013."""
+    alerts: int
+    """That were raised, whether the desk has them yet or not."""
     flights: dict[str, float] = field(default_factory=dict)
     """Sums over New York's airports."""
 
@@ -52,14 +58,34 @@ class Look:
         return self.head.ledger
 
     @property
+    def by_hand(self) -> int:
+        """Events that did not come from the feed."""
+        return self.ledger.accepted - self.position - 1
+
+    @property
     def clock(self) -> str:
         """Day and hour in New York."""
         return f"{MIDNIGHT + timedelta(seconds=self.at):%a %d Feb %H:%M}"
 
     @property
+    def outbox(self) -> int:
+        """Alerts that wait for the desk."""
+        return self.head.outgoing.get(SINK, 0)
+
+    @property
+    def busy(self) -> int:
+        """Deliveries that wait for the worker, not for the desk."""
+        return self.ledger.waiting - self.outbox
+
+    @property
+    def seats(self) -> int:
+        """Seats that need another flight. Seats and alerts are all that components emit."""
+        return self.ledger.emitted - self.alerts
+
+    @property
     def seats_rebooked(self) -> int:
         """At least so many: what is set aside for a while may be a seat or not."""
-        return max(0, self.ledger.emitted - self.head.waiting_by_lane[SEATS_LANE] - self.ledger.in_pending)
+        return max(0, self.seats - self.head.waiting_by_lane[SEATS_LANE] - self.ledger.in_pending)
 
     @property
     def latency_s(self) -> dict[str, dict[str, float]]:
@@ -68,9 +94,12 @@ class Look:
 
     @property
     def trouble(self) -> str:
-        """What the worker says of a source that fails."""
-        sources = self.status.sources if self.status is not None else {}
-        return "; ".join(f"source {name}: {told['error']}" for name, told in sources.items() if told["error"])
+        """What the worker says of a source or sink that fails."""
+        if self.status is None:
+            return ""
+        sources = [f"source {name}: {told['error']}" for name, told in self.status.sources.items() if told["error"]]
+        sinks = [f"sink {name}: {told.error}" for name, told in self.status.sinks.items() if told.error]
+        return "; ".join(sources + sinks)
 
     @property
     def imbalance(self) -> str:
@@ -86,8 +115,10 @@ class Look:
 class Watch:
     """Reads the store of one run."""
 
-    def __init__(self, store: Path, scale: int) -> None:
+    def __init__(self, store: Path, scale: int, posted: Callable[[], int] | None = None) -> None:
+        """`posted` gives the position in a feed that comes over HTTP; None: the source of the worker keeps it."""
         self.store = store
+        self._posted = posted
         self._scale = scale
         self._times = [at for _, at, _ in feed()]
         self._outside: Outside | None = None
@@ -125,13 +156,14 @@ class Watch:
         """Read what there is now."""
         outside, now = self.outside, time.monotonic()
         if outside is None:
-            return Look(now, Head.fresh(), None, -1, self._times[0])
-        facts, positions = dict(outside.scan("fact")), dict(outside.scan("source"))
+            return Look(now, Head.fresh(), None, -1, self._times[0], 0)
+        facts = dict(outside.scan("fact"))
         status = msgspec.msgpack.decode(facts["status"], type=Status) if "status" in facts else None
-        position = msgspec.msgpack.decode(positions["storm"], type=int) if "storm" in positions else -1
+        position = self._posted() if self._posted is not None else _committed(outside)
         at = self._times[max(0, position) // self._scale]
+        alerts = sum(msgspec.msgpack.decode(body)[kind] for _, (_, body) in outside.scan_state("alarm/") for kind in KINDS)
         flights = self._flights(outside)
-        return Look(now, outside.head() or Head.fresh(), status, position, at, flights)
+        return Look(now, outside.head() or Head.fresh(), status, position, at, alerts, flights)
 
     def _flights(self, outside: Outside) -> dict[str, float]:
         sums: dict[str, float] = {}
@@ -149,6 +181,11 @@ class Watch:
         if told is None or told.pid != pid or told.ledger.waiting or look.ledger.waiting:
             return False
         return bool(told.sources) and all(source["state"] == "ended" for source in told.sources.values())
+
+
+def _committed(outside: Outside) -> int:
+    positions = dict(outside.scan("source"))
+    return msgspec.msgpack.decode(positions["storm"], type=int) if "storm" in positions else -1
 
 
 class Trend:
@@ -185,7 +222,9 @@ class Trend:
         if last.position < 0:
             return "The worker starts."
         if last.position == watch.events - 1:
-            return f"All {watch.events:,} events are in; {last.ledger.waiting:,} deliveries still wait."
+            if last.busy:
+                return f"All {watch.events:,} events are in; {last.busy:,} deliveries still wait."
+            return f"All is done but {last.outbox:,} alerts, which wait for the desk."
         first = next((look for look in reversed(self._looks) if look.at <= last.at - HOUR_S), self._looks[0])
         hours = (last.at - first.at) / HOUR_S
         since = "Last hour" if hours < 1.5 else f"Last {hours:.0f} hours"

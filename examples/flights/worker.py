@@ -5,6 +5,7 @@ committed, or too many in a row that commit nothing, end the demo.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,9 @@ WAITS_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Before the next start, by the number of processes in a row that ended by themselves without a commit."""
 DRAIN_S = 20.0
 """For an end in order: above the 10 s that running handlers have."""
-TAIL_BYTES = 4000
+HEAD_BYTES, TAIL_BYTES = 64_000, 4000
+OPENED = re.compile(rb"  http (http://\S+:(\d+))")
+"""What a worker says of its HTTP door."""
 
 
 @dataclass
@@ -42,15 +45,19 @@ class WorkerError(Exception):
 class Worker:
     """The child process. `tend` looks after it and is to be called often; only `stop` waits."""
 
-    def __init__(self, store: Path, speed: float, scale: int, commit: Callable[[], int]) -> None:
-        """`commit` reads the number of the last commit, 0 when there is none."""
+    def __init__(self, store: Path, speed: float, scale: int, commit: Callable[[], int], desk: str = "") -> None:
+        """`commit` reads the number of the last commit, 0 when there is none; `desk` is the URL for alerts."""
         self.falls: list[Fall] = []
         self.began = time.monotonic()
-        self._command = [sys.executable, "-m", "genesis", "run", APP, "--store", str(store)]
+        self.url = ""
+        """Of the HTTP door; empty: not known yet. It is that of the first process for all, so that people find it again."""
+        self._port = "0"
+        self._command = [sys.executable, "-m", "genesis", "run", APP, "--store", str(store), "--host", "127.0.0.1", "--http"]
         self._environment = {
             **os.environ,
             "FLIGHTS_SPEED": str(speed),
             "FLIGHTS_SCALE": str(scale),
+            "GENESIS_APP_ALERTS_DESK": desk,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         self._commit = commit
@@ -98,6 +105,8 @@ class Worker:
             WorkerError: it is of no use.
         """
         now = time.monotonic()
+        if not self.url:
+            self._find_door()
         if self._child is not None and self._child.poll() is not None:
             self._bury(self._child.returncode, now)
         if self._child is None and now >= self._next_start:
@@ -111,13 +120,18 @@ class Worker:
     def _start(self) -> None:
         self._silent = True
         self._child = subprocess.Popen(
-            self._command,
+            [*self._command, self._port],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C in the terminal reaches the demo alone, which stops the worker in order
         )
+
+    def _find_door(self) -> None:
+        said = OPENED.search(os.pread(self._stderr.fileno(), HEAD_BYTES, 0))
+        if said is not None:
+            self.url, self._port = said[1].decode(), said[2].decode()
 
     def _bury(self, code: int, now: float) -> None:
         by, self._by, self._child = self._by, "", None

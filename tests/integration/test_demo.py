@@ -10,15 +10,19 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import httpx
 import pytest
 
 from examples.flights import worker as worker_module
-from examples.flights.verdict import Totals, differences
+from examples.flights.desk_process import Arrival, DeskError, DeskProcess
+from examples.flights.post import Poster, PostError
+from examples.flights.verdict import Totals, differences, untold
 from examples.flights.watch import Watch
 from examples.flights.worker import Worker, WorkerError
 from genesis.engines.outside import Outside
@@ -67,10 +71,11 @@ def test_two_kills_heal_and_all_totals_are_right(tmp_path: Path) -> None:
         "boards": 6750,
         "rebookings": 924,
         "seats": 115_338,
+        "alerts": 1922,
     }
     ledger = told["ledger"]
     assert ledger["adds_up"]
-    assert (ledger["accepted"], ledger["done"], ledger["dead"], ledger["waiting"]) == (19_392, 155_336, 0, 0)
+    assert (ledger["accepted"], ledger["done"], ledger["dead"], ledger["waiting"]) == (19_392, 164_008, 0, 0)
     assert not is_owned(tmp_path / "storm.db")
 
 
@@ -80,10 +85,88 @@ def test_without_a_terminal_it_prints_plain_lines_and_a_summary(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert re.search(r"^Thu 07 Feb 00:00  born 0 = done 0", done.stdout)
-    assert "77,668 deliveries" in done.stdout
+    assert "81,043 deliveries" in done.stdout
     assert "ledger    adds up" in done.stdout
     assert "totals    all equal" in done.stdout
     assert done.stderr == ""
+
+
+# --- the desk outside -------------------------------------------------------------------------------------------------
+
+
+def test_each_alert_is_told_once_although_the_desk_is_cut_and_the_worker_killed(tmp_path: Path) -> None:
+    store = tmp_path / "storm.db"
+    cut = ("--outage-at", 3, "--outage", 4)
+    done = run("--speed", 40_000, *cut, "--kill-at", 2, 5, 8, "--json", "--store", store)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [death["by"] for death in told["deaths"]] == ["--kill-at"] * 3
+    assert "CUT for another" in done.stderr
+    desk = told["desk"]
+    assert (desk["told"], desk["waiting"], desk["outages"], desk["outages_left"]) == (961, 0, 1, [])
+    assert desk["while_cut"] > 0
+    assert (told["compared"]["equal"], told["compared"]["alerts"]) == (True, 961)
+    journal = [json.loads(line) for line in Path(f"{store}.desk").read_text().splitlines()]
+    ids = [line["id"] for line in journal if "id" in line]
+    assert len(set(ids)) == 961
+
+
+def test_settings_say_what_an_alert_is_and_what_the_desk_takes(tmp_path: Path) -> None:
+    (tmp_path / "genesis.toml").write_text("[app.alerts]\nlate_min = 60\n")
+    settings = {"GENESIS_CONFIG": str(tmp_path / "genesis.toml"), "GENESIS_APP_ALERTS_DESK_PER_S": "80"}
+    done = run("--full-speed", "--json", "--store", tmp_path / "storm.db", **settings)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (told["desk"]["told"], told["compared"]["alerts"]) == (895 + 178, 895 + 178)
+    assert told["desk"]["too_fast"] > 0
+
+
+def test_a_setting_that_does_not_fit_is_said_before_anything_starts(tmp_path: Path) -> None:
+    done = run("--store", tmp_path / "storm.db", GENESIS_APP_ALERTS_LATE_MIN="soon")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: ")
+    assert "GENESIS_APP_ALERTS_LATE_MIN is 'soon'" in done.stderr
+    assert not (tmp_path / "storm.db").exists()
+
+
+def test_the_desk_knows_ids_and_says_when_it_can_take_no_more(tmp_path: Path) -> None:
+    def tell(*ids: int) -> tuple[int, str]:
+        alerts = [{"id": f"alert-{id}", "number": id, "flight": "UA1", "kind": "late"} for id in ids]
+        answer = httpx.post(f"{desk.url}/alerts", json=alerts)
+        return answer.status_code, answer.headers.get("retry-after", "")
+
+    with DeskProcess(tmp_path / "journal", per_second=0.001) as desk:
+        assert tell(1, 2) == (200, "")
+        status, after_s = tell(3)
+        assert status == 429
+        assert 1900 < int(after_s) < 2000  # it has taken two in advance, at one in a thousand seconds
+    with DeskProcess(tmp_path / "journal", per_second=1000) as desk:
+        assert tell(2, 3) == (200, "")  # it remembers
+        assert desk.cut(60)
+        assert not desk.cut(60)
+        while (answer := tell(4))[0] == 200:  # it reads that it is cut
+            pass
+        assert answer == (503, "")
+        told = desk.stop()
+
+    assert [arrival.number for arrival in told.first][:3] == [1, 2, 3]
+    assert (told.too_fast, told.while_cut) == (0, 1)  # of this run
+    assert told.again >= 1
+
+
+def test_a_desk_that_dies_ends_the_demo(tmp_path: Path) -> None:
+    with DeskProcess(tmp_path / "journal", 100) as desk:
+        os.kill(desk.pid, signal.SIGKILL)
+        with pytest.raises(DeskError, match="the desk died"):
+            look_for_ever(desk.look)
+
+
+def look_for_ever(look: Callable[[], object]) -> NoReturn:
+    while True:
+        look()
 
 
 # --- workers that do not work -----------------------------------------------------------------------------------------
@@ -142,6 +225,17 @@ def test_each_difference_is_named() -> None:
     ]
 
 
+def test_each_alert_that_is_not_told_once_is_named() -> None:
+    told = [Arrival("a", 1, "UA1", "late"), Arrival("b", 3, "UA2", "late"), Arrival("c", 2, "UA2", "late")]
+
+    assert list(untold({"UA1": "late"}, told[:1])) == []
+    assert list(untold({"UA1": "late", "UA2": "late", "UA3": "cancelled"}, told)) == [
+        "alert late of UA2: 2 times at the desk, expected 1",
+        "alert cancelled of UA3: 0 times at the desk, expected 1",
+        "alert of UA2: number 2 came to the desk behind 3",
+    ]
+
+
 # --- in a terminal ----------------------------------------------------------------------------------------------------
 
 
@@ -166,10 +260,10 @@ class Terminal:
         os.close(slave)
         self.shown = ""
 
-    def until(self, text: str, seconds: float = 30.0) -> None:
-        """Read what is shown until `text` is part of it."""
+    def until(self, text: str, seconds: float = 30.0, after: int = 0) -> None:
+        """Read what is shown until `text` is part of it, behind the first `after` characters."""
         end = time.monotonic() + seconds
-        while text not in self.shown:
+        while text not in self.shown[after:]:
             assert time.monotonic() < end, f"no {text!r} in {self.shown[-4000:]!r}"
             self.read()
 
@@ -182,6 +276,12 @@ class Terminal:
         except OSError:  # Linux says so when nobody has the other end open
             return False
         return True
+
+    def url(self) -> str:
+        """Where events come in over HTTP, when it is shown."""
+        self.until("restarts 0, http://127.0.0.1:")
+        self.until("\n", after=self.shown.rindex("http://127.0.0.1:"))
+        return re.findall(r"http://127\.0\.0\.1:\d+", self.shown)[-1]
 
     def press(self, key: str) -> None:
         """Press a key."""
@@ -219,11 +319,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         opened.close()
 
 
-def test_a_key_kills_the_worker_and_it_heals(terminal: Terminal, tmp_path: Path) -> None:
+def test_keys_kill_the_worker_and_cut_the_desk(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("adds up; accepted 9")
     assert "\x1b[?1049h" in terminal.shown  # its own screen
     terminal.press("k")
     terminal.until("by key k: healed in")
+    terminal.press("o")
+    terminal.until("CUT for another")
     terminal.press("?")
     terminal.until("goes on from there")
     terminal.press("q")
@@ -235,6 +337,77 @@ def test_a_key_kills_the_worker_and_it_heals(terminal: Terminal, tmp_path: Path)
     assert not re.search(r"\x1b\[(\d+;)*[349]\d", terminal.shown)  # NO_COLOR
     assert "not compared" in terminal.shown
     assert not is_owned(tmp_path / "storm.db")
+
+
+def test_a_run_that_was_stopped_in_an_outage_goes_on_with_its_alerts(tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "storm.db"))
+    with closing(Terminal(tmp_path / "terminal", "--full-speed", "--outage-at", "0.1", "--outage", "600", *store)) as terminal:
+        terminal.until("alerts, which wait for the desk")
+        terminal.press("q")
+        code = terminal.end()
+    assert code == 0
+    assert "wait for the next run" in terminal.shown
+
+    done = run("--full-speed", "--json", *store)
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (told["compared"]["equal"], told["desk"]["told"], told["desk"]["again"]) == (True, 961, 0)
+
+
+def test_what_is_sent_by_hand_is_still_there_after_a_kill(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    require_tool("curl")
+    page = (ROOT / "examples/flights/README.md").read_text()
+    lines = re.search(r"^```sh\nDEMO=.*\n(curl \$DEMO/events .*\n.*)\n(curl \$DEMO/ask/.*)\n```", page, re.MULTILINE)
+    assert lines is not None
+    with closing(Terminal(tmp_path / "terminal", "--speed", "40000", "--store", str(tmp_path / "storm.db"))) as terminal:
+        url = terminal.url()
+        event = curl(lines[1], url)
+        terminal.press("k")
+        terminal.until("by key k: healed in")
+        answer = curl(lines[2], url)
+        code = terminal.end()
+
+    assert event == {"id": "1", "source": "/gates", "duplicate": False, "deliveries": 1}
+    assert answer == "C120"
+    assert code == 0
+    assert "totals    all equal" in terminal.shown
+    assert "by hand   1 event beside the feed" in terminal.shown
+
+
+def test_a_feed_over_http_arrives_once_although_its_answers_are_lost(tmp_path: Path) -> None:
+    done = run("--speed", 40_000, "--over-http", "--kill-at", 2, 4, 6, "--json", "--store", tmp_path / "storm.db")
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [death["by"] for death in told["deaths"]] == ["--kill-at"] * 3
+    assert (told["compared"]["equal"], told["by_hand"], told["ledger"]["accepted"]) == (True, 0, 9696)
+
+
+def test_a_feed_that_is_refused_ends_the_demo(tmp_path: Path) -> None:
+    poster = Poster(inf, 1)
+    with (
+        DeskProcess(tmp_path / "journal", 100) as desk,  # which takes no events
+        poster.posting(lambda: desk.url),
+        pytest.raises(PostError, match="answers the feed with 404"),
+    ):
+        look_for_ever(poster.check)
+
+
+def test_a_feed_over_http_does_not_go_on_with_a_store(tmp_path: Path) -> None:
+    (tmp_path / "storm.db").touch()
+    done = run("--over-http", "--store", tmp_path / "storm.db")
+
+    assert done.returncode == 2
+    assert "--over-http begins at the beginning" in done.stderr
+
+
+def curl(line: str, url: str) -> Any:
+    """Run a line of the README until the worker, which may be opening its store, takes it."""
+    command = line.replace("curl ", "curl -sSf --retry 30 --retry-all-errors --retry-delay 1 ", 1)
+    done = subprocess.run(["sh", "-c", command], env={**os.environ, "DEMO": url}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
