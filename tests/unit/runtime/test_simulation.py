@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from genesis import App, Context, Retry, Settings, State, every, on
-from genesis.chaos.loop import DeadlockError, VirtualLoop
+from genesis.chaos.loop import DeadlockError, VirtualLoop, waiting_at
 from genesis.chaos.process import EPOCH
 from genesis.chaos.simulation import SettleError
 from tests.unit.runtime.support import CRASH_POINTS, Disk, Done, Job, Log, inside, spoken, until
@@ -328,3 +329,22 @@ async def test_a_status_is_a_snapshot() -> None:
 
 async def _status(node: Any) -> Any:
     return node.status()
+
+
+async def test_what_a_killed_process_left_half_done_is_thrown_away_and_does_nothing_more() -> None:
+    app = App("left")
+
+    @app.component
+    class Waits:
+        @on(Job, timeout=None)
+        async def wait(self, job: Job, ctx: Context) -> None:
+            await asyncio.sleep(1000)
+
+    async with app.simulate(errors="record") as sim:
+        await sim.send(Job("a", 1))
+        await sim.advance(1)
+        [left] = [task.get_coro() for task in asyncio.all_tasks(sim.world.loop) if "in resumed" in waiting_at(task)]
+        assert isinstance(left, Coroutine)
+        await asyncio.to_thread(left.close)  # as the garbage collector does when no loop runs
+        await sim.crash()
+        assert not sim.failures
