@@ -79,6 +79,23 @@ def test_the_source_of_the_guide_gives_its_events() -> None:
     assert asyncio.run(first()) == (5, names["OrderPlaced"]("order-5", "tea"))
 
 
+def test_the_sink_of_its_page_brings_an_alert_to_the_crm_that_a_test_gives() -> None:
+    names = defined("docs/sinks.md")
+    rows: list[tuple[str, str]] = []
+
+    class Fake(names["Crm"]):  # type: ignore[misc]
+        async def put(self, more: list[tuple[str, str]]) -> None:
+            rows.extend(more)
+
+    async def alert() -> None:
+        async with names["app"].simulate(resources={names["Crm"]: Fake()}) as sim:
+            await sim.send(names["Alert"]("boiler", 97.0), id="a1")
+            await sim.settle()
+
+    asyncio.run(alert())
+    assert rows == [("a1", "boiler")]
+
+
 def test_the_test_of_the_guide_that_replaces_a_resource_passes() -> None:
     asyncio.run(guide()["test_a_quote_has_the_price_of_the_client"]())
 

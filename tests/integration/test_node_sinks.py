@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from click.testing import CliRunner
 
-from genesis import Item, Retry, UnavailableError
+from genesis import Item, Message, Retry, UnavailableError
 from genesis.cli.main import main
 from genesis.engines.outside import Outside
+from genesis.runtime.log import silence
 from genesis.web.metrics import DoorFigures, exposition
 from tests.unit.runtime.crm import Crm, fails, shop
 from tests.unit.runtime.support import Job, in_real_time, until
@@ -88,3 +89,21 @@ async def test_a_store_of_before_there_were_sinks_is_read_and_gets_its_outbox_wh
         await node.send(Job("a", 2))
         await until(lambda: not node.status().ledger.waiting)
         assert crm.taken == [1, 2]
+
+
+@in_real_time
+async def test_errors_in_words_that_no_store_can_hold_are_shown_and_stop_nothing(tmp_path: Path) -> None:
+    crm, path = Crm(), tmp_path / "shop.db"
+    crm.trouble = fails(1, error=ConnectionError("shut \udcff"))
+    app = shop(crm)
+
+    @app.source
+    async def spring(position: int | None) -> AsyncIterator[tuple[int, Message]]:
+        raise ConnectionError("dry \udcff")
+        yield 1, Job("a", 1)
+
+    with silence():  # such words cannot be sent from one process of a test run to another
+        async with app.running(str(path)) as node:
+            await node.send(Job("a", 1))
+            seen = ("sink     crm failed  1 wait  ConnectionError: shut \\udcff", "ConnectionError: dry \\udcff")
+            await until(lambda: all(words in genesis("status", "--store", path).replace("\\\\", "\\") for words in seen))

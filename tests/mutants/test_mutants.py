@@ -130,7 +130,7 @@ MUTANTS = [
     Mutant(
         "what is done stays in the pending table",
         "runtime/outcome.py",
-        "group.batch.unpend.append(delivery.id)",
+        "batch.unpend.append(delivery.id)",
         "pass",
         "test_work_that_was_pending_ends_once",
     ),

@@ -59,7 +59,8 @@ def _reason(letter: Letter, e: Event, facts: Facts) -> list[str]:
     counted = sum(1 for name in failures if name != "UnavailableError")
     match e["kind"] if letter["component"] != "archive" else "archived":
         case "archived":
-            right = (reason, error, attempts) == ("rejected", "Reject", 1)
+            late = failures.count("HandlerTimeoutError")  # a process that stands still takes too long, too
+            right = (reason, error) == ("rejected", "Reject") and 1 <= attempts <= 1 + late
         case "hopeless":
             right = attempts == ATTEMPTS and reason in ("failed", "crashed")
         case "deadly":

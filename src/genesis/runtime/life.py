@@ -102,7 +102,8 @@ class Life:
         self.definition, self._engine, self._settings = definition, engine, settings
         self._rng, self._crash, self._observe, self._make_clock = rng, crash, observe, clock
         self._executor = executor
-        self._with_edges, self._wrap = edges, wrap
+        self._wrap = wrap
+        self._with_edges = edges
         """Whether sources and sinks run."""
         self.pipeline: Pipeline | None = None
         self.slots: Slots | None = None

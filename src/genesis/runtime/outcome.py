@@ -154,7 +154,7 @@ class Outcomes:
         letter = DeadLetter(
             delivery=kept,
             reason=reason,
-            detail=_storable(detail),
+            detail=storable(detail),
             attempts=attempts,
             died_at=pipeline.clock.wall(),
             error=type(error).__name__ if error is not None else "",
@@ -177,38 +177,6 @@ class Outcomes:
         self._pipeline.head.ledger.expired += 1
         self._end(delivery)
 
-    def unhandled(self, delivery: Delivery) -> None:
-        """Nobody takes it any more: it ends as a dead letter."""
-        detail = f"this version of the application has no handler {delivery.route}"
-        self.dead(delivery, "unhandled", detail, delivery.attempt)
-
-    # --- the outbox -------------------------------------------------------------------------------------------------
-
-    def put_out(self, delivery: Delivery) -> None:
-        """It is a sink's: it leaves its lane, or the pending table, for the outbox, under the next number."""
-        pipeline = self._pipeline
-        head, group, name = pipeline.head, pipeline.group, delivery.component
-        self._leave(delivery)
-        row = Outgoing.of(delivery, head.next_number)
-        body = encode(row)
-        head.next_number += 1
-        head.ledger.in_outbox += 1
-        head.outgoing[name] = head.outgoing.get(name, 0) + 1
-        group.batch.put("out", row.key, body)
-        group.out.add(name)
-        group.rows += 2
-        group.size += len(body)
-        pipeline.work.set()
-
-    def taken(self, delivery: Outgoing) -> None:
-        """Its sink has taken it."""
-        if delivery.origin:
-            self._tidy(delivery)
-        self._pipeline.head.ledger.done += 1
-        self._end(delivery)
-
-    # --- ends of every kind -----------------------------------------------------------------------------------------
-
     def expired_unread(self, lane: int, delivery_id: int) -> None:
         """The same for one that was found expired in the store, body unread."""
         pipeline = self._pipeline
@@ -222,6 +190,11 @@ class Outcomes:
         group.ended += 1
         group.rows += 1
         pipeline.work.set()
+
+    def unhandled(self, delivery: Delivery) -> None:
+        """Nobody takes it any more: it ends as a dead letter."""
+        detail = f"this version of the application has no handler {delivery.route}"
+        self.dead(delivery, "unhandled", detail, delivery.attempt)
 
     def _end(self, delivery: Delivery) -> None:
         pipeline = self._pipeline
@@ -267,6 +240,31 @@ class Outcomes:
         if rank is not None:
             pipeline.lanes.hold(address, rank)
         pipeline.group.freed.add(address)
+
+    # --- the outbox -------------------------------------------------------------------------------------------------
+
+    def put_out(self, delivery: Delivery) -> None:
+        """It is a sink's: it leaves its lane, or the pending table, for the outbox, under the next number."""
+        pipeline = self._pipeline
+        head, group, name = pipeline.head, pipeline.group, delivery.component
+        self._leave(delivery)
+        row = Outgoing.of(delivery, head.next_number)
+        body = encode(row)
+        head.next_number += 1
+        head.ledger.in_outbox += 1
+        head.outgoing[name] = head.outgoing.get(name, 0) + 1
+        group.batch.put("out", row.key, body)
+        group.out.add(name)
+        group.rows += 2
+        group.size += len(body)
+        pipeline.work.set()
+
+    def taken(self, delivery: Outgoing) -> None:
+        """Its sink has taken it."""
+        if delivery.origin:
+            self._tidy(delivery)
+        self._pipeline.head.ledger.done += 1
+        self._end(delivery)
 
     # --- new work ---------------------------------------------------------------------------------------------------
 
@@ -359,11 +357,11 @@ class Outcomes:
 
 
 def _trace(error: BaseException) -> str:
-    return _storable("".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:])
+    return storable("".join(traceback.format_exception(error, limit=-8))[-TRACE_CHARS:])
 
 
-def _storable(text: object) -> str:
-    """What a handler said, in characters that UTF-8 has."""
+def storable(text: object) -> str:
+    """What somebody's code said, in characters that UTF-8 has."""
     return str(text)[:TRACE_CHARS].encode("utf-8", "backslashreplace").decode()
 
 

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -21,10 +22,11 @@ from genesis.core.errors import DefinitionError, GenesisError, HandlerTimeoutErr
 from genesis.core.event import Outgoing
 from genesis.core.message import Message, MessageCodec, Request, type_of
 from genesis.core.ports import BATCH_RECORDS
-from genesis.layers.recovery.failure import Again, Dead, Retry
+from genesis.layers.recovery.failure import Again, Dead, Retry, said
 from genesis.layers.recovery.outbox import Outbox
 from genesis.runtime.component import Component, Route
 from genesis.runtime.log import log
+from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.resource import Need, needs_of_function
 from genesis.runtime.status import SinkStatus
@@ -100,7 +102,7 @@ def define_sink(
         raise DefinitionError(
             f"batch is {batch!r}: 1 to {BATCH_MAX} items", where=where, fix=f"@app.sink({title}, batch={BATCH})"
         )
-    if per_second is not None and not per_second > 0:
+    if per_second is not None and not 0 < per_second < inf:
         raise DefinitionError(f"per_second is {per_second!r}: items a second above 0, or None", where=where)
     if timeout_s is not None and not timeout_s > 0:
         raise DefinitionError(f"timeout is {timeout_s!r}: seconds above 0, or None", where=where)
@@ -184,6 +186,7 @@ class SinkRunner:
                 if not self._rows:
                     await self._read()
                 if not self._rows:
+                    self._status = SinkStatus("running", 0)
                     await self._news.wait()
                 elif await self._is_time():
                     await self._next()
@@ -195,23 +198,19 @@ class SinkRunner:
 
     async def _read(self) -> None:
         """Take the next rows from the store, a call's worth of them."""
-        pipeline, rows, size, any_ended = self._pipeline, self._rows, 0, False
+        pipeline, rows, size = self._pipeline, self._rows, 0
         self._news.clear()
         while len(rows) < self._outbox.at_once and size < READ_BYTES:
             page = await page_of(pipeline, self.sink.name, self._after, min(READ_ROWS, self._outbox.at_once - len(rows)))
-            for row in page:
-                self._after = row.key
-                item = self._item(row)
-                if item is None:
-                    any_ended = True
-                else:
-                    size += len(row.payload)
-                    rows.append((row, item))
             if not page:
                 break
+            self._after = page[-1].key
+            items = [(row, self._item(row)) for row in page]
+            rows += [(row, item) for row, item in items if item is not None]
+            size += sum(len(row.payload) for row in page)
+            if any(item is None for _, item in items):
+                await pipeline.barrier()  # page by page: a group is not filled with letters without end
         self._outbox.filled(len(rows))
-        if any_ended:
-            await pipeline.barrier()
 
     def _item(self, row: Outgoing) -> Item[Any] | None:
         """What is given of a row; None when it has ended as a dead letter."""
@@ -302,12 +301,12 @@ class SinkRunner:
             del self._rows[0]
         elif isinstance(judged, Again) and judged.counted:
             pipeline.head.ledger.retries += len(given)
-        said, since = f"{type(error).__name__}: {error}", self._status.since
+        words, since = storable(said(error)), self._status.since
         if since is None:
             trace = None if isinstance(error, UnavailableError) else error
-            log.error("sink %s fails, %d items wait: %s", self.sink.name, self.status.waiting, said, exc_info=trace)
+            log.error("sink %s fails, %d items wait: %s", self.sink.name, self.status.waiting, words, exc_info=trace)
         next_at = wall + max(0.0, outbox.due - now)
-        self._status = SinkStatus("failed", 0, said, wall if since is None else since, next_at)
+        self._status = SinkStatus("failed", 0, words, wall if since is None else since, next_at)
 
 
 async def page_of(pipeline: Pipeline, sink: str, after: str, limit: int) -> list[Outgoing]:

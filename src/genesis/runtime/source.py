@@ -19,9 +19,10 @@ import msgspec
 
 from genesis.core.errors import DefinitionError, IntakeFullError, NotAcceptedError, RefusedError, StoreError
 from genesis.core.message import Message, encode
-from genesis.layers.recovery.failure import Retry
+from genesis.layers.recovery.failure import Retry, said
 from genesis.runtime.intake import Offer
 from genesis.runtime.log import log
+from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
 
 IN_FLIGHT = 512
@@ -83,9 +84,9 @@ class SourceRunner:
                 raise
             except Exception as error:
                 failures = 1 if isinstance(error, _ProgressError) else failures + 1
-                cause = error.__cause__ if isinstance(error, _ProgressError) else error
+                cause = error.__cause__ or error if isinstance(error, _ProgressError) else error
                 wait_s = RESTART.delay_s(failures, self._pipeline.rng)
-                self.state, self.error = "failed", f"{type(cause).__name__}: {cause}"
+                self.state, self.error = "failed", storable(said(cause))
                 log.error("source %s failed, starts again in %.1f s: %s", self.source.name, wait_s, self.error, exc_info=cause)
                 await asyncio.sleep(wait_s)
                 continue

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from genesis.cli.why import Obstacle, obstacles_of, told
-from genesis.core.event import Delivery, Pending, Reason
+from genesis.core.event import Delivery, Outgoing, Pending, Reason
+from genesis.core.message import encode
 from tests.unit.cli.test_health import head, health
 
 NOW = 1_800_000_100.0
@@ -20,7 +21,8 @@ class Store:
         self._pending, self._lanes = pending, lanes
 
     def scan(self, table: str, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
-        return []
+        rows = [Outgoing("crm:shop.placed", "", "e9", "shop", b"", NOW - 60, number=9)] if table == "out" else []
+        return [(row.key, encode(row)) for row in rows if row.key > after]
 
     def scan_pending(self, after: int = 0, limit: int = 1000) -> list[Pending]:
         return [row for row in self._pending if row.delivery.id > after][:limit]
@@ -45,6 +47,13 @@ def test_the_oldest_of_each_priority_is_named_when_it_is_late() -> None:
     assert (retry.what, retry.count, retry.until) == ("retry", 1, NOW + 3)
     assert waiting.text == "the oldest HIGH waits for 1 min 35 s, pending (retry): inventory:shop.placed key inventory/6 id e6"
     assert why(lanes={3: delivery(7, NOW - 5)}) == []
+
+
+def test_what_waits_for_a_sink_is_named_when_it_is_late() -> None:
+    waiting = head(external=1, in_outbox=1)
+    waiting.outgoing = {"crm": 1}
+    (found,) = why(head=waiting, counted=None)
+    assert found.text == "the oldest NORMAL waits for 1 min 0 s, in the outbox: crm:shop.placed id e9"
 
 
 def test_suspects_run_at_the_next_start() -> None:

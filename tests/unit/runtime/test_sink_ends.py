@@ -171,13 +171,13 @@ async def test_what_a_sink_of_the_same_name_left_of_another_type_ends_as_dead_le
         taken.extend(item.message.n for item in items)
 
     async with disk.node(shop(crm), drain_s=0.1) as node:
-        await node.send(Job("a", 1))
-        await until(lambda: node.status().sinks["crm"].waiting == 1)
+        await node.send_many([Job("a", n) for n in range(500)])
+        await until(lambda: node.status().sinks["crm"].waiting == 500)
     async with disk.node(app) as node:
         await node.send(Alarm("a", 2))
         await until(lambda: not node.status().ledger.waiting)
         assert taken == [2]
-        assert [letter.reason for letter in await disk.dead()] == ["unhandled"]
+        assert [letter.reason for letter in await disk.dead()] == ["unhandled"] * 500
 
 
 async def test_sinks_whose_names_begin_alike_keep_apart() -> None:

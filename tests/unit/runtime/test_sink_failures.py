@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from genesis import App, HandlerTimeoutError, Item, Message, Reject, Retry, UnavailableError
+from genesis.runtime.log import silence
 from tests.unit.runtime.crm import Crm, fails, shop
 from tests.unit.runtime.support import Disk, Job, inside, until
 
@@ -96,7 +97,8 @@ async def test_a_system_that_is_down_for_hours_costs_no_item() -> None:
     async with Disk().node(shop(crm, retry=Retry(attempts=1), batch=2)) as node:
         up_at = asyncio.get_running_loop().time() + 3 * 3600
         await node.send_many([Job("a", n) for n in range(5)])
-        await until(lambda: not node.status().ledger.waiting, limit_s=4 * 3600)
+        await asyncio.sleep(3 * 3600)
+        await until(lambda: not node.status().ledger.waiting)
         assert crm.taken == [0, 1, 2, 3, 4]
         assert (node.status().ledger.dead, node.status().ledger.retries) == (0, 0)
         waits = [after - before for before, after in itertools.pairwise(crm.times)][:100]
@@ -125,6 +127,16 @@ async def test_a_sink_that_fails_is_shown_with_its_error_until_it_works_again() 
         broken.clear()
         await until(lambda: node.status().sinks["crm"].state == "running", limit_s=200)
         assert (node.status().sinks["crm"].error, node.status().sinks["crm"].waiting) == ("", 0)
+
+
+async def test_a_sink_whose_only_item_died_has_nothing_to_fail_at() -> None:
+    crm = Crm()
+    crm.trouble = fails(1, error=Reject("no such customer"))
+    async with Disk().node(shop(crm)) as node:
+        await node.send(Job("a", 1))
+        await until(lambda: node.status().ledger.dead == 1)
+        await until(lambda: node.status().sinks["crm"].state == "running")
+        assert node.status().sinks["crm"].error == ""
 
 
 async def test_what_comes_while_a_sink_fails_waits_behind_it() -> None:
@@ -194,6 +206,25 @@ async def test_a_call_that_is_cancelled_from_inside_has_failed_and_the_sink_goes
         await sim.settle()
         assert crm.taken == [1, 2]
         assert str(sim.failures[0][1]) == "sink crm was cancelled from inside"
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [UnspeakableError(), ValueError("no \udcff")])
+async def test_a_sink_may_fail_with_what_cannot_be_said_or_stored(error: Exception) -> None:
+    crm, disk = Crm(), Disk()
+    crm.trouble = fails(1, error=error)
+    with silence():  # such words cannot be sent from one process of a test run to another
+        async with disk.node(shop(crm, retry=TWICE)) as node:
+            await node.send_many([Job("a", 1), Job("a", 2)])
+            await until(lambda: node.status().sinks["crm"].error.startswith(type(error).__name__))
+            await asyncio.sleep(2)  # of virtual time: the housekeeper stores the status
+            await until(lambda: not node.status().ledger.waiting)
+            assert crm.taken == [2]
+            assert [letter.error for letter in await disk.dead()] == [type(error).__name__]
 
 
 async def test_settle_raises_what_a_sink_raised() -> None:

@@ -321,6 +321,7 @@ async def open_ended(items: Sequence[Item[Job]], pool) -> None:  # type: ignore[
         (nothing, {"batch": 1.5}, "batch is 1.5: 1 to 900"),
         (nothing, {"per_second": 0}, "per_second is 0: items a second above 0"),
         (nothing, {"per_second": -1.0}, "per_second is -1.0"),
+        (nothing, {"per_second": float("inf")}, "per_second is inf"),
         (nothing, {"timeout": 0}, "timeout is 0: seconds above 0"),
         (nothing, {"name": "a:b"}, "'a:b' is no sink name"),
     ],

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from genesis import App, Context, DefinitionError, Message, Node, Settings, on
+from genesis.runtime.log import silence
 from tests.unit.runtime.support import CRASH_POINTS, Disk, Job, Log, inside, until
 
 Give = Callable[[int | None], AsyncIterator[tuple[int, Message]]]
@@ -127,6 +128,28 @@ async def test_a_source_that_fails_after_it_gave_something_goes_on_from_there_so
         assert sim.state(bank, "a").seen == list(range(21))
         assert [position for position, _ in begun] == [None, *range(20)]
         assert begun[-1][1] - begun[0][1] < 20 * 0.55
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [UnspeakableError(), ConnectionError("dry \udcff")])
+async def test_a_source_may_fail_with_what_cannot_be_said_or_stored(error: Exception) -> None:
+    tries = list[int]()
+
+    async def spring(position: int | None) -> AsyncIterator[tuple[int, Message]]:
+        tries.append(1)
+        if len(tries) < 10:
+            raise error
+        yield 1, Job("a", 1)
+
+    app, _ = river(spring)
+    with silence():  # such words cannot be sent from one process of a test run to another
+        async with Disk().node(app) as node:
+            await until(lambda: node.status().sources["spring"]["error"].startswith(type(error).__name__))
+            await until(lambda: node.status().ledger.done == 1, limit_s=600)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,11 @@ def verdict(error: BaseException, attempts: int, retry: Retry, rng: Random) -> A
         return Again(wait_s * rng.uniform(1.0, 1.5), counted=False)
     if attempts < retry.attempts:
         return Again(retry.delay_s(attempts, rng), counted=True)
-    return Dead("failed", _said(error)[:2000])
+    return Dead("failed", said(error)[:2000])
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Class and words of an error."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # its own `__str__` failed
