@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.door.target import Target
-from tests.unit.cli.support import DEADLINE_S, Shop
+from tests.unit.cli.support import DEADLINE_S, Shop, until
 
 CONNECTIONS, THREADS = 64, 2
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -34,7 +34,8 @@ def test_every_answer_that_wrk_counts_is_an_accepted_event(tmp_path: Path, requi
         known = first["made_by_each"] // 2  # the last ones may have been cut off
         again = load(wrk, target.url, str(known))
         assert (again["errors"], again["duplicates"]) == (0, again["answers"])
-        after = target.ledger()
-        assert after["accepted"] == ledger["accepted"]
-        assert after["duplicate"] >= again["answers"] > 0
+        assert again["answers"] > 0
+        # Counted at once, and stored once a second: a duplicate alone is worth no commit.
+        until(lambda: target.ledger()["duplicate"] >= again["answers"], "all duplicates are counted")
+        assert target.ledger()["accepted"] == ledger["accepted"]
         assert target.complaints() == []

@@ -330,7 +330,7 @@ class Slots:
                 self._resumed(context, limit)
             self._succeed(context._delivery, context, bound, state, row, result)
         except BaseException as error:
-            if isinstance(error, GeneratorExit) and asyncio.current_task(loop) is not task:
+            if asyncio.current_task(loop) is not task:
                 raise  # nobody runs this slot any more: it is thrown away, as what a simulated kill leaves is
             self._failed(context, error)
         self._over(context._delivery)
