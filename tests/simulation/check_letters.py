@@ -67,10 +67,10 @@ def _reason(letter: Letter, e: Event, facts: Facts) -> list[str]:
             right = attempts == ATTEMPTS and (reason == "crashed" or (reason == "failed" and counted > 0))
         case "fragile":
             right = attempts == FRAGILE_ATTEMPTS and reason in ("failed", "crashed") and error != "UnavailableError"
-            right = right and (counted > 0 or reason == "crashed") and counted + facts.kills >= FRAGILE_ATTEMPTS
+            right = right and (counted > 0 or reason == "crashed") and counted + facts.taken_for_dead >= FRAGILE_ATTEMPTS
         case _:
             right = reason == "rejected" and error == "Reject" and attempts in facts.attempts.get(e["n"], {attempts})
-    if reason == "crashed" and not facts.kills:
+    if reason == "crashed" and not facts.taken_for_dead:
         right = False
     return (
         []
@@ -86,7 +86,7 @@ def _attempts(facts: Facts) -> list[str]:
         failures = facts.failures.get((e["id"], "desks"), [])
         counted = sum(1 for name in failures if name != "UnavailableError")
         most = max(facts.attempts.get(e["n"], {1}))
-        if most > 1 + counted + facts.kills:
+        if most > 1 + counted + facts.taken_for_dead:
             wrong.append(f"fragile {e['id']}: its attempt {most} came after {counted} failures that count")
     for e in facts.kind("sealed"):
         if not (found := facts.attempts.get(e["n"], set())) <= SEALED_ATTEMPTS:

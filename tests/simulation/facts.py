@@ -67,6 +67,11 @@ class Facts:
     """By the clock of the process that serves."""
     tick_s: float
 
+    @property
+    def taken_for_dead(self) -> int:
+        """How many owners at the most were taken for dead by the next: one that only lost its store looks no different."""
+        return self.epochs - 1 if self.zombies else self.kills
+
     def kind(self, *kinds: str) -> list[Event]:
         """The events of some kinds."""
         return [e for e in self.accepted if e["kind"] in kinds]
