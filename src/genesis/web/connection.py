@@ -295,9 +295,9 @@ class Connection(asyncio.Protocol):
         head, self._head = self._head, None
         if head is None or (isinstance(head.call, Problem) and head.call.close):
             return
-        if self._size > limits.BODY_BYTES:
-            head = Waiting(limits.too_large(self._size), b"", keep_alive=False)
-        self._turn(head._replace(body=self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)))
+        call = head.call if self._size <= limits.BODY_BYTES else limits.too_large(self._size)
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._turn(Waiting(call, body, head.keep_alive))
 
     def _stop(self, problem: Problem) -> None:
         """Inside a callback of the parser: end the parsing, with this as the last word."""

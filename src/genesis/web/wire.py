@@ -60,7 +60,7 @@ class Accepted(msgspec.Struct):
 
 def written(answer: Answer, date: bytes, *, body: bool = True) -> bytes:
     """An answer as HTTP/1.1 has it; `date` is a line of its head."""
-    more = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+    more = b"".join([b"%b: %b\r\n" % header for header in answer.headers]) if answer.headers else b""
     return b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
         _STATUS[answer.status],
         date,
