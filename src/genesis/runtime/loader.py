@@ -37,7 +37,11 @@ class Loader:
         while True:
             pipeline.news.clear()
             await self.load()
-            alarm = asyncio.get_running_loop().call_later(self._nap_s(), pipeline.news.set)
+            nap_s = self._nap_s()
+            if not nap_s and pipeline.group.full:  # what is due has no room before the next commit: no nap, but no busy wait
+                await pipeline.room()
+                continue
+            alarm = asyncio.get_running_loop().call_later(nap_s, pipeline.news.set)
             await pipeline.news.wait()
             alarm.cancel()
 
