@@ -112,7 +112,7 @@ class Delivery(Struct, array_like=True, gc=False):
         """Its lane in its partition, 0 to 9."""
         return lane_of(self.priority, self.kind)
 
-    def stored(self) -> tuple[object, ...]:
+    def stored(self) -> tuple[Any, ...]:
         """The stored fields, in order."""
         return (
             self.route,
@@ -138,22 +138,9 @@ class Outgoing(Delivery, array_like=True, gc=False):
     @classmethod
     def of(cls, delivery: Delivery, number: int) -> Outgoing:
         """A delivery, under its number."""
-        d = delivery
-        return cls(
-            route=d.route,
-            address=d.address,
-            event_id=d.event_id,
-            source=d.source,
-            payload=d.payload,
-            born_at=d.born_at,
-            kind=d.kind,
-            priority=d.priority,
-            expires_at=d.expires_at,
-            origin=d.origin,
-            headers=d.headers,
-            id=d.id,
-            number=number,
-        )
+        row = cls(*delivery.stored())
+        row.id, row.number = delivery.id, number
+        return row
 
     @property
     def key(self) -> str:
