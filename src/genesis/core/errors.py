@@ -117,6 +117,61 @@ class UnavailableError(GenesisError):
         super().__init__(f"{what or 'dependency'} is unavailable; retry after {retry_after_s:.1f} s")
 
 
+# --- protected calls ------------------------------------------------------------------------------------------------
+
+
+class CircuitOpenError(UnavailableError):
+    """The circuit of a dependency rejects calls: `state` says which, `why` what opened it; the failure that did is the cause."""
+
+    code = "circuit-open"
+
+    def __init__(self, what: str, retry_after_s: float, state: str = "OPEN", why: str = "") -> None:
+        self.state, self.why = state, why
+        super().__init__(what, retry_after_s)
+        self.args = (f"the circuit of {what} is {state}{f' ({why})' if why else ''}; retry after {retry_after_s:.1f} s",)
+
+
+class LimitedError(UnavailableError):
+    """A limit of the policy refuses the call: `limit` is ``concurrency``, ``rate`` or ``throttle``. The dependency was not asked."""
+
+    code = "limited"
+
+    def __init__(self, what: str, retry_after_s: float, limit: str) -> None:
+        self.limit = limit
+        super().__init__(what, retry_after_s)
+        self.args = (f"{what} is at its limit of {limit}; retry after {retry_after_s:.1f} s",)
+
+
+class AbandonedError(UnavailableError):
+    """A call that is not essential was abandoned: it would fail with a probability of 1 - `probability`."""
+
+    code = "abandoned"
+
+    def __init__(self, what: str, retry_after_s: float, probability: float) -> None:
+        self.probability = probability
+        super().__init__(what, retry_after_s)
+        self.args = (f"{what} is abandoned: it would succeed with {probability:.0%}; retry after {retry_after_s:.1f} s",)
+
+
+class CallTimeoutError(GenesisError, TimeoutError):
+    """An attempt of a protected call took longer than `timeout_s`."""
+
+    code = "call-timeout"
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        self.what, self.timeout_s = what, timeout_s
+        super().__init__(f"{what} took over {timeout_s:.3g} s")
+
+
+class NotProcessedError(GenesisError):
+    """Raised by an operation: nothing was done, so it may be tried again even where a second time would do harm."""
+
+    code = "not-processed"
+
+
+# --- what ends an attempt of a handler ------------------------------------------------------------------------------
+
+
 class HandlerTimeoutError(GenesisError):
     """An attempt ran longer than its `timeout`."""
 
@@ -175,8 +230,8 @@ class AskFailedError(AskError):
         super().__init__(message)
 
 
-class DeadlineExceededError(AskError):
-    """The answer did not come in time. An accepted question is still answered; ask again with the same id."""
+class DeadlineExceededError(AskError, TimeoutError):
+    """The deadline is over. An accepted question is still answered; ask again with the same id."""
 
     code = "deadline-exceeded"
 

@@ -1,0 +1,1 @@
+"""DETECTION: is something wrong, or about to be?"""
