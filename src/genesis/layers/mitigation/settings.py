@@ -33,8 +33,11 @@ class PolicySettings:
     minimum_calls: int = _setting(20, "Calls below which there is no rate", 1, 100_000)
     failure_rate: float = _setting(0.5, "Share of failed calls that opens the circuit", 0.0, 1.0, open_low=True)
     warning_rate: float = _setting(0.25, "Share of failed calls that makes it RESILIENT", 0.0, 1.0, open_low=True)
-    slow_rate: float = _setting(0.5, "Share of slow calls that opens it: slow is over slow_factor x the healthy p95", 0.0, 1.0)
-    slow_factor: float = _setting(2.5, "How many times the healthy p95 is slow", 1.0)
+    slow_rate: float = _setting(0.5, "Share of slow calls that makes it RESILIENT; 0: never", 0.0, 1.0)
+    slow_open_rate: float = _setting(
+        0.0, "Share of slow calls that opens it. 0: never, since it would turn slow answers into none", 0.0, 1.0
+    )
+    slow_factor: float = _setting(2.5, "How many times the healthy p95 a call takes to be slow", 1.0)
     ultra_threshold_s: float = _setting(2.0, "Average latency that makes it ULTRA_RESILIENT", open_low=True)
     probes: int = _setting(1, "Probes that may be under way at once while HALF_OPEN", 1, 1000)
     ramp: int = _setting(2, "Calls that may be under way at once after recovery, one more a success; 0: no ramp", 0, 10_000)
