@@ -21,3 +21,14 @@ class LoopClock:
 def utc(wall: float) -> str:
     """A time of the wall clock (seconds since the epoch) for programs: ISO 8601, UTC."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def monotonic() -> float:
+    """For who may run outside of any event loop: the running loop's clock, else the system's that it is made of."""
+    loop = asyncio._get_running_loop()
+    return time.monotonic() if loop is None else loop.time()
+
+
+def sleep(for_s: float) -> None:
+    """Block this thread: for plain functions, which have nothing else to wait with."""
+    time.sleep(for_s)

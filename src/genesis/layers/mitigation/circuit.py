@@ -428,6 +428,10 @@ class Circuit:
     def _settle(self) -> None:
         self.calm = self.state is _C and self.mode is Mode.AUTOMATIC and not self._ramp
 
+    def retry_after_s(self, now: float) -> float:
+        """When a call may be let out again, in seconds; 0 while it lets them out."""
+        return max(0.0, self._open_until - now) if self.state is _O else 0.0
+
     def view(self) -> dict[str, object]:
         """Its figures, for people."""
         return {

@@ -1,0 +1,346 @@
+"""One protected call, from its deadline to its outcome. The stages stand here in their order, outermost first:
+
+deadline -> fallback -> throttle -> abandonment -> retry -> hedge -> per attempt [limits -> circuit -> timeout -> the call]
+
+In: an operation and what makes its awaitable. Out: a result, or one typed error. The circuit hears of one outcome at the most,
+however many attempts there were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from genesis.core.errors import (
+    AbandonedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    UnavailableError,
+)
+from genesis.core.signals import AttemptEnded, Outcome, Step
+from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
+from genesis.layers.mitigation.circuit import CircuitState, Permit, Refusal
+from genesis.layers.mitigation.settings import NEVER
+from genesis.layers.mitigation.timeouts import timeout_s
+from genesis.runtime.limit import resumed, within
+from genesis.runtime.race import Race
+from genesis.runtime.scope import SCOPE, Scope
+
+if TYPE_CHECKING:
+    from genesis.runtime.operation import Operation
+    from genesis.runtime.part import Part
+
+LEASE_MAX_S = 3600.0
+"""How long a probe that has no timeout holds its permit."""
+
+
+class Call:
+    """A call under way. Lives in the task of its caller."""
+
+    __slots__ = ("began", "fell_back", "given", "loop", "make", "number", "operation", "part", "permit", "policy", "repeats", "scope", "took_s", "until")
+
+    def __init__(
+        self,
+        operation: Operation[..., Any],
+        part: Part,
+        make: Callable[..., Any],
+        given: tuple[tuple[Any, ...], dict[str, Any]],
+        began: float,
+    ) -> None:
+        self.operation, self.policy, self.part = operation, operation.policy, part
+        self.make, self.given = make, given
+        self.loop, self.began = asyncio.get_running_loop(), began
+        self.scope: Scope = SCOPE.get()
+        self.until = min(self.scope[0], began + operation.deadline_s)
+        self.repeats = not self.scope[1]
+        """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
+        self.number = 0
+        self.permit: Permit | None = None
+        self.took_s = 0.0
+        self.fell_back = False
+
+    # --- the stages ---------------------------------------------------------------------------------------------------
+
+    async def run(self, first: Coroutine[Any, Any, Any] | None = None) -> Any:
+        """All stages. `first`: the first attempt, which has begun already."""
+        SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
+        try:
+            if first is None:
+                self._begin()
+            result = await self._repeated(first)
+        except Exception as error:
+            return await self._instead(error)
+        finally:
+            SCOPE.set(self.scope)
+            self._let_go()
+        if self.operation.stale is not None and not self.fell_back:
+            self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
+        return result
+
+    def _begin(self) -> None:
+        """May it be tried at all? Raises what says no."""
+        operation, policy, now = self.operation, self.policy, self.began
+        policy.budget.deposit(now)
+        if now >= self.until:
+            raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        policy.gate.throttled(operation.name)
+        wait_s = self.part.probability.ask(operation.settings, now)
+        if wait_s is not None:
+            policy.tell(operation, Step.ABANDONED, f"success probability {self.part.probability.value:.2f}")
+            raise AbandonedError(operation.name, wait_s, self.part.probability.value)
+
+    async def _repeated(self, first: Coroutine[Any, Any, Any] | None) -> Any:
+        """Try, and try again while that is allowed and may help."""
+        judge = self.operation.judge
+        while True:
+            try:
+                result = await (self._attempts() if first is None else first)
+            except Exception as error:
+                outcome = judge(error)
+                wait_s = self._wait_s(error, outcome)
+                if wait_s is None:
+                    self._fails(error, outcome)
+                    raise
+            else:
+                if self.fell_back or not self.operation.is_bad(result):
+                    self._succeeds()
+                    return result
+                wait_s = self._wait_s(None, Outcome.FAILED)
+                if wait_s is None:
+                    self._fails(None, Outcome.FAILED)
+                    return result
+            first = None
+            self._let_go()
+            await asyncio.sleep(wait_s)
+
+    async def _attempts(self) -> Any:
+        """One attempt, or several beside each other."""
+        found = self._plan()
+        if found is None:
+            return await self.once()
+        return await Race(self, found).run()
+
+    def _plan(self) -> Plan | None:
+        part, operation = self.part, self.operation
+        state = part.circuit.state
+        if state in (CircuitState.OPEN, CircuitState.HALF_OPEN) or not (self.repeats or operation.fallback):
+            return None
+        now = self.loop.time()
+        found = plan(
+            operation.settings,
+            state=state.value,
+            quantile=lambda q: part.quantile(q, now),
+            expected_s=operation.expected_s or part.expected_s,
+            idempotent=operation.idempotent and self.repeats,
+            has_fallback=operation.fallback is not None,
+            vetoed=part.vetoed(now),
+        )
+        return found if found.copies or found.fallback_after_s is not None else None
+
+    # --- one attempt --------------------------------------------------------------------------------------------------
+
+    async def once(self, *, hedge: bool = False) -> Any:
+        """One attempt: limits, circuit, timeout, the call itself."""
+        self.number += 1
+        number, gate = self.number, self.policy.gate
+        if gate.limited:
+            await gate.enter(self.operation.name, self.until)
+        try:
+            permit = self._permitted()
+            if not hedge:
+                self.permit = permit
+            try:
+                return await self._made(number, hedge)
+            finally:
+                if hedge:
+                    self.part.released(permit)
+        finally:
+            if gate.limited:
+                gate.leave()
+
+    def _permitted(self) -> Permit:
+        now = self.loop.time()
+        found = self.part.ask(now, min(self.limit_s(now), LEASE_MAX_S))
+        if isinstance(found, Refusal):
+            self.policy.tell(self.operation, Step.REJECTED, found.why)
+            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why)
+        return found
+
+    async def _made(self, number: int, hedge: bool) -> Any:
+        """Make the call and step it for the first time."""
+        began = self.loop.time()
+        try:
+            made = self.make(*self.given[0], **self.given[1])
+            if not hasattr(made, "__await__"):
+                self.ended(number, began, Outcome.GOOD, hedge)
+                return made
+            rest = made if isinstance(made, Coroutine) else _awaits(made)
+            waiting_for = rest.send(None)
+        except StopIteration as stop:
+            self.ended(number, began, Outcome.GOOD, hedge)
+            return stop.value
+        except Exception as error:
+            self.ended(number, began, self.operation.judge(error), hedge)
+            raise
+        return await self.waits(rest, waiting_for, number, began, hedge)
+
+    async def waits(self, rest: Coroutine[Any, Any, Any], waiting_for: Any, number: int, began: float, hedge: bool) -> Any:
+        """Go on with an attempt that waits for something: now it has a timer."""
+        part, outcome = self.part, Outcome.CANCELLED
+        limit_s = self.limit_s(began)
+        part.under_way += 1
+        try:
+            if limit_s < NEVER:
+                result = await within(self.loop, began + limit_s, self.operation.name, limit_s, rest, waiting_for)
+            else:
+                result = await resumed(rest, waiting_for)
+            outcome = Outcome.GOOD
+            return result
+        except Exception as error:
+            outcome = self.operation.judge(error)
+            raise
+        finally:
+            self.ended(number, began, outcome, hedge)
+            part.under_way -= 1
+
+    def limit_s(self, began: float) -> float:
+        """How long an attempt may take that begins now."""
+        operation, part = self.operation, self.part
+        remaining_s = max(0.0, self.until - began)
+        if operation.timeout_s is not None:
+            return min(operation.timeout_s, remaining_s)
+        base_s = operation.base_s(part.circuit.state)
+        expected_s = operation.expected_s or part.expected_s
+        return timeout_s(operation.settings, base_s, expected_s, part.p99_s, remaining_s)
+
+    def ended(self, number: int, began: float, outcome: Outcome, hedge: bool) -> None:
+        """An attempt ended: its latency is learned, unless it failed, which says nothing of how long a call takes."""
+        now = self.loop.time()
+        took_s = now - began
+        if outcome in (Outcome.GOOD, Outcome.UNHANDLED):
+            self.took_s = took_s
+            self.part.took(took_s, now)
+        elif outcome in (Outcome.TIMEOUT, Outcome.CANCELLED):
+            self.took_s = took_s
+            self.part.took(took_s, now, censored=True)
+        policy = self.policy
+        policy.count(outcome)
+        if policy.listened:
+            policy.emit(AttemptEnded(policy.name, now, self.operation.name, number, took_s, outcome, hedge))
+
+    # --- what comes of it ---------------------------------------------------------------------------------------------
+
+    def _wait_s(self, error: Exception | None, outcome: Outcome) -> float | None:
+        """After a failed attempt: seconds until the next one. None: there is none."""
+        operation, policy, now = self.operation, self.policy, self.loop.time()
+        if outcome not in (Outcome.FAILED, Outcome.TIMEOUT):
+            return None
+        self.part.probability.failed()
+        if not self.repeats or self.number >= operation.attempts or not operation.may_repeat(error):
+            return None
+        if self.permit is not None and self.permit.probe:
+            return None
+        asked_s = retry_after_of(error) if error is not None else None
+        wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
+        if now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
+            return None
+        if not policy.budget.take("retry", now):
+            policy.tell(operation, Step.BUDGET_SPENT, "no retry")
+            return None
+        policy.tell(operation, Step.RETRIED, f"attempt {self.number} failed: {error!r}; next in {wait_s:.3f} s")
+        return wait_s
+
+    def _succeeds(self) -> None:
+        """The call was good; or a fallback was, which is no news of the dependency."""
+        if self.permit is None or self.fell_back:
+            return
+        now, permit = self.loop.time(), self.permit
+        self.permit = None
+        self.policy.gate.judged(good=True)
+        self.part.probability.succeeded()
+        self.part.succeeded(permit, self.took_s, now)
+
+    def _fails(self, error: Exception | None, outcome: Outcome) -> None:
+        """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
+        part, operation, permit = self.part, self.operation, self.permit
+        if permit is None:
+            return
+        now, self.permit = self.loop.time(), None
+        if outcome in (Outcome.IGNORED, Outcome.CANCELLED) or (outcome is Outcome.TIMEOUT and self._hurried(now)):
+            part.released(permit)
+        elif outcome is Outcome.UNHANDLED:
+            part.succeeded(permit, self.took_s, now)
+        else:
+            self.policy.gate.judged(good=False)
+            part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
+        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            self._explain(error, now)
+
+    def _hurried(self, now: float) -> bool:
+        """Whether the deadline cut it off before it took longer than calls take."""
+        usual_s = self.part.p99_s
+        return now >= self.until and usual_s is not None and self.took_s < usual_s
+
+    def _explain(self, error: Exception, now: float) -> None:
+        """Raise what says more than the error: that the deadline, the circuit or the odds ended the call."""
+        operation, part = self.operation, self.part
+        circuit = part.circuit
+        if now >= self.until and isinstance(error, CallTimeoutError):
+            self.policy.tell(operation, Step.DEADLINE, "")
+            raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
+        if self.policy.raise_original:
+            return
+        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
+        if part.probability.abandons(operation.settings):
+            self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
+            raise AbandonedError(operation.name, 1.0, part.probability.value) from error
+
+    def _let_go(self) -> None:
+        """Give a permit back that was not used up by an outcome."""
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            self.part.released(permit)
+
+    # --- the fallback -------------------------------------------------------------------------------------------------
+
+    async def _instead(self, error: Exception) -> Any:
+        """Answer in place of a call that failed, or raise its error."""
+        operation, now = self.operation, self.loop.time()
+        unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
+        if not unavailable and operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
+            raise error
+        if operation.stale is not None:
+            kept = operation.stale.get(operation.entry(self.given), now)
+            if kept is not None:
+                self.policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
+                return kept[0]
+        if operation.fallback is None:
+            raise error
+        self.policy.tell(operation, Step.FALLBACK, repr(error))
+        return await self.fallback(error)
+
+    async def fallback(self, error: Exception | None = None) -> Any:
+        """Run the fallback. After the deadline, only one that does not wait."""
+        assert self.operation.fallback is not None
+        made = self.operation.fallback(*self.given[0], **self.given[1])
+        if not hasattr(made, "__await__"):
+            return made
+        rest = made if isinstance(made, Coroutine) else _awaits(made)
+        try:
+            waiting_for = rest.send(None)
+        except StopIteration as stop:
+            return stop.value
+        if self.until == inf:
+            return await resumed(rest, waiting_for)
+        now = self.loop.time()
+        return await within(
+            self.loop, max(now, self.until), f"the fallback of {self.operation.name}", self.until - now, rest, waiting_for
+        )
+
+
+async def _awaits(made: Any) -> Any:
+    return await made

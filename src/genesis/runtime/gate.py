@@ -1,0 +1,110 @@
+"""The limits of a policy: how many attempts at once, how many a second, and how many while the dependency says no.
+
+In: an attempt that wants to begin. Out: its turn, or `LimitedError`. The counting is in `layers/prevention/limits.py`; here
+is who waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from genesis.core.errors import LimitedError
+from genesis.layers.mitigation.settings import PolicySettings
+from genesis.layers.prevention.limits import Bulkhead, RateLimit, Throttle
+
+SOON_S = 0.1
+"""When somebody may come back who found all places taken: calls of most dependencies end within it."""
+
+
+class Gate:
+    """The limits of one policy."""
+
+    def __init__(self, settings: PolicySettings, rng: Random, now: Callable[[], float], tell: Callable[[str, str], None]) -> None:
+        self._rng, self._now, self._tell = rng, now, tell
+        self._rate = RateLimit(settings.rate_per_s, settings.burst)
+        self._places = Bulkhead(settings.concurrency, settings.queue)
+        self._throttle = Throttle(settings.throttle)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self.tune(settings)
+
+    def tune(self, settings: PolicySettings) -> None:
+        """Other settings, from now on."""
+        self._settings = settings
+        self._rate.tune(settings.rate_per_s, settings.burst)
+        self._throttle.tune(settings.throttle)
+        self.limited = settings.concurrency > 0 or settings.rate_per_s > 0
+        """Whether attempts need a turn."""
+        for ticket in self._places.tune(settings.concurrency, settings.queue):
+            self._call_up(ticket)
+
+    # --- per call: the throttle ---------------------------------------------------------------------------------------
+
+    @property
+    def throttles(self) -> bool:
+        """Whether calls may be refused by chance."""
+        return self._settings.throttle > 0
+
+    def throttled(self, name: str) -> None:
+        """Raise LimitedError if too few of the last calls were good."""
+        if self.throttles and self._throttle.ask(self._now(), self._rng):
+            raise self._refuse(name, 1.0, "throttle")
+
+    def judged(self, *, good: bool) -> None:
+        """A call that was let through has ended."""
+        if self.throttles:
+            self._throttle.tell(good, self._now())
+
+    # --- per attempt: places and rate ---------------------------------------------------------------------------------
+
+    def enter_now(self, name: str) -> None:
+        """Take a turn without waiting: for plain functions. Raises LimitedError."""
+        wait_s = self._rate.ask(self._now())
+        if wait_s > 0:
+            raise self._refuse(name, wait_s, "rate")
+        if not self._places.enter():
+            raise self._refuse(name, SOON_S, "concurrency")
+
+    async def enter(self, name: str, until: float) -> None:
+        """Take a turn, waiting in line as the settings allow, `until` at most. Raises LimitedError."""
+        wait_s = self._rate.ask(self._now())
+        if wait_s > 0:
+            raise self._refuse(name, wait_s, "rate")
+        if self._places.enter():
+            return
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        ticket = self._places.wait()
+        if ticket is None:
+            raise self._refuse(name, SOON_S, "concurrency")
+        self._waiting[ticket] = turn
+        try:
+            async with asyncio.timeout_at(min(until, loop.time() + self._settings.queue_s)):
+                await turn
+        except BaseException as error:
+            del self._waiting[ticket]
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the turn came, and nobody takes it
+            else:
+                self._places.forget(ticket)
+            if isinstance(error, TimeoutError):
+                raise self._refuse(name, SOON_S, "concurrency") from None
+            raise
+        del self._waiting[ticket]
+
+    def leave(self) -> None:
+        """The attempt has ended: the next one in line has its turn."""
+        ticket = self._places.leave()
+        if ticket is not None:
+            self._call_up(ticket)
+
+    def _call_up(self, ticket: int) -> None:
+        turn = self._waiting[ticket]
+        if turn.cancelled():
+            return  # its task is being cancelled, and gives the place back
+        turn.set_result(None)
+
+    def _refuse(self, name: str, wait_s: float, limit: str) -> LimitedError:
+        self._tell(name, limit)
+        return LimitedError(name, wait_s, limit)

@@ -1,0 +1,272 @@
+"""An operation of a dependency: what may be repeated, what stands in for it, how long it may take; and the ways to call it.
+
+In: the user's function, and a policy. Out: a function with the same signature that is protected. A call that ends at once while
+the circuit is calm goes the short way: it is stepped in the caller's task, without timer, task or permit. All others become a
+`Call`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from genesis.core.errors import (
+    CallTimeoutError,
+    DeadlineExceededError,
+    DefinitionError,
+    NotProcessedError,
+    UnavailableError,
+)
+from genesis.core.signals import Outcome
+from genesis.layers.mitigation.circuit import CircuitState, Permit
+from genesis.layers.mitigation.fallback import Stale
+from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.runtime.block import Attempt, Stream
+from genesis.runtime.call import Call
+from genesis.runtime.plain import PlainCall
+from genesis.runtime.scope import SCOPE
+
+if TYPE_CHECKING:
+    from genesis.runtime.part import Part
+    from genesis.runtime.policy import Policy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Which = type[BaseException] | Callable[[BaseException], bool]
+"""Errors by class (subclasses included), or by a function that says yes or no."""
+
+
+class Matcher:
+    """Does an error belong to these?"""
+
+    __slots__ = ("_functions", "_types")
+
+    def __init__(self, what: Which | tuple[Which, ...]) -> None:
+        given = what if isinstance(what, tuple) else (what,)
+        self._types = tuple(one for one in given if isinstance(one, type))
+        self._functions = tuple(one for one in given if not isinstance(one, type))
+
+    def __call__(self, error: BaseException) -> bool:
+        return isinstance(error, self._types) or any(says(error) for says in self._functions)
+
+
+class Operation:
+    """One operation of a policy. `@operation` protects a function; `call`, `attempt` and `guard` protect what is at hand."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        name: str = "",
+        idempotent: bool = False,
+        essential: bool | None = None,
+        fallback: Callable[..., Any] | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+        expected_latency: float | None = None,
+        attempts: int | None = None,
+        retry_on: Which | tuple[Which, ...] | None = None,
+        not_processed: Which | tuple[Which, ...] = (),
+        bad_result: Callable[[Any], bool] | None = None,
+        shard: Callable[..., Hashable] | None = None,
+    ) -> None:
+        self.policy, self._name = policy, name
+        self.name = f"{policy.name}.{name}" if name else policy.name
+        self.idempotent, self.fallback, self.shard = idempotent, fallback, shard
+        self._essential, self._deadline, self._attempts = essential, deadline, attempts
+        self.timeout_s, self.expected_s = _positive("timeout", timeout), _positive("expected_latency", expected_latency)
+        _positive("deadline", deadline)
+        self._retry_on = Matcher(retry_on) if retry_on is not None else None
+        self._not_processed = Matcher(not_processed)
+        self._bad_result = bad_result
+        self.stale: Stale | None = None
+        self.tune(policy.settings)
+        policy.operations.append(self)
+
+    def tune(self, settings: PolicySettings) -> None:
+        """The policy has other settings."""
+        own = {"essential": self._essential, "deadline_s": self._deadline, "attempts": self._attempts}
+        self.settings = settings.changed(**{name: value for name, value in own.items() if value is not None})
+        self.attempts, self.deadline_s = self.settings.attempts, self.settings.deadline_s
+        self.repeats = self.idempotent and (self.attempts > 1 or settings.hedges > 0)
+        self.hedges = self.idempotent and settings.hedges > 0
+        if settings.stale_s > 0:
+            self.stale = self.stale or Stale(settings.stale_s, settings.stale_entries)
+        else:
+            self.stale = None
+        limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
+        self.easy = not (limited or self.stale or self._bad_result or self.shard)
+        """Whether its calls may go the short way."""
+
+    # --- judgement --------------------------------------------------------------------------------------------------------
+
+    def judge(self, error: BaseException) -> Outcome:
+        """What an error says of the dependency."""
+        if not isinstance(error, Exception):
+            return Outcome.CANCELLED
+        policy = self.policy
+        if policy.ignored(error):
+            return Outcome.IGNORED
+        if isinstance(error, CallTimeoutError) and error.what == self.name:
+            return Outcome.TIMEOUT
+        if isinstance(error, (UnavailableError, DeadlineExceededError)):
+            return Outcome.IGNORED  # of another dependency, further inside
+        if isinstance(error, NotProcessedError) or self._not_processed(error) or policy.failures(error):
+            return Outcome.FAILED
+        return Outcome.UNHANDLED
+
+    def is_bad(self, result: Any) -> bool:
+        """Whether a result counts as a failure."""
+        return self._bad_result is not None and bool(self._bad_result(result))
+
+    def may_repeat(self, error: Exception | None) -> bool:
+        """Whether another attempt may follow this failure (None: a bad result)."""
+        if error is not None and (isinstance(error, NotProcessedError) or self._not_processed(error)):
+            return True
+        return self.idempotent and (self._retry_on is None or error is None or self._retry_on(error))
+
+    def base_s(self, state: CircuitState) -> float:
+        """The base timeout in a state of the circuit."""
+        if state is CircuitState.RESILIENT:
+            return self.settings.timeout_resilient_s
+        if state is CircuitState.ULTRA_RESILIENT:
+            return self.settings.timeout_ultra_s
+        return self.settings.timeout_s
+
+    def part(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Part:
+        """The dependency, or the shard of it that a call is for."""
+        if self.shard is None:
+            return self.policy.whole
+        return self.policy.part(str(self.shard(*given[0], **given[1])))
+
+    def entry(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Hashable:
+        """Under which a result is kept."""
+        return (given[0], tuple(sorted(given[1].items())))
+
+    # --- the ways to call -------------------------------------------------------------------------------------------------
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Protect a function: ``async def``, ``def`` or an async generator, of a module or of a class."""
+        if not callable(function) or isinstance(function, type):
+            raise DefinitionError(f"{self.name} cannot protect {function!r}", fix="@policy above a function")
+        if inspect.isgeneratorfunction(function):
+            raise DefinitionError(f"{self.name} cannot protect the generator {function.__qualname__}", fix="async def")
+        operation = self if self._name else self._named(getattr(function, "__name__", "call"))
+        if inspect.iscoroutinefunction(function):
+            return wraps(function)(_short_way(operation, function))  # type: ignore[return-value]
+        if inspect.isasyncgenfunction(function):
+            return wraps(function)(_streaming(operation, function))  # type: ignore[return-value]
+        return wraps(function)(_plain(operation, function))
+
+    def _named(self, name: str) -> Operation:
+        self.name, self._name = f"{self.policy.name}.{name}", name
+        return self
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function, async or not, protected. It is called again for each further attempt."""
+        policy, given = self.policy, (args, kwargs)
+        now = policy.clock()
+        return await Call(self, self.part(given), function, given, now).run()
+
+    def attempt(self, shard: Hashable = None) -> Attempt:
+        """``async with operation.attempt():`` one attempt, as a block. It cannot be repeated."""
+        return Attempt(self, self.policy.whole if shard is None else self.policy.part(str(shard)))
+
+    def guard(self, awaitable: Awaitable[R], **refused: object) -> Coroutine[Any, Any, R]:
+        """Await what is at hand, protected. It can run once: no retry, no hedge.
+
+        Raises:
+            DefinitionError: it is no awaitable, or repetition is asked for.
+        """
+        if refused or self.idempotent or not inspect.isawaitable(awaitable):
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            if not inspect.isawaitable(awaitable):
+                raise DefinitionError(f"{awaitable!r} cannot be awaited", fix="policy.call(function, ...)")
+            asked = ", ".join(refused) or "idempotent"
+            raise DefinitionError(f"an awaitable runs once, so {asked} cannot be kept", fix="policy.call(function, ...)")
+        return self._guarded(awaitable)
+
+    async def _guarded(self, awaitable: Awaitable[R]) -> R:
+        async with self.attempt():
+            return await awaitable
+
+    # --- in words ---------------------------------------------------------------------------------------------------------
+
+    def explain(self) -> str:
+        """The stages of a call, outermost first, with what is set for each."""
+        return self.policy.explain(self)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise DefinitionError(f"{name} is {value!r}: more than 0 seconds are needed")
+    return value
+
+
+# --- wrappers -------------------------------------------------------------------------------------------------------------
+
+
+def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The hot path of the library. One coroutine, one clock read before and one after, no object of its own."""
+    policy = operation.policy
+
+    async def protected(*args: Any, **kwargs: Any) -> Any:
+        now = policy.clock()
+        part = policy.whole
+        if not (part.easy and operation.easy) or (operation.hedges and part.hedge_after_s):
+            given = args, kwargs
+            return await Call(operation, operation.part(given), function, given, now).run()
+        scope = SCOPE.get()
+        until = now + operation.deadline_s
+        if until > scope[0]:
+            until = scope[0]
+            if until <= now:
+                return await Call(operation, part, function, (args, kwargs), now).run()
+        generation = part.circuit.generation
+        SCOPE.set((until, scope[1] or operation.repeats))
+        rest = function(*args, **kwargs)
+        try:
+            waiting_for = rest.send(None)
+        except StopIteration as stop:
+            SCOPE.set(scope)
+            ended = policy.clock()
+            if generation == part.circuit.generation:
+                part.good(ended - now, ended)
+            return stop.value
+        except BaseException as error:
+            SCOPE.set(scope)
+            return await _begun(Call(operation, part, function, (args, kwargs), now), generation, _raises(error))
+        SCOPE.set(scope)
+        call = Call(operation, part, function, (args, kwargs), now)
+        return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
+
+    return protected
+
+
+async def _begun(call: Call, generation: int, first: Coroutine[Any, Any, Any]) -> Any:
+    """Go on with a call whose first attempt has taken its first step."""
+    call.policy.budget.deposit(call.began)
+    call.number, call.permit = 1, Permit(generation, False, NEVER)
+    return await call.run(first)
+
+
+async def _raises(error: BaseException) -> Any:
+    raise error
+
+
+def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def protected(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return Stream(operation, function, (args, kwargs)).items()
+
+    return protected
+
+
+def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    def protected(*args: Any, **kwargs: Any) -> Any:
+        given = args, kwargs
+        return PlainCall(operation, operation.part(given), function, given).run()
+
+    return protected

@@ -1,0 +1,158 @@
+"""One dependency as its policy sees it, or one shard of it: the circuit and what was learned of its calls, put together.
+
+In: each attempt and each call as it ends. Out: whether a call may go out the short way, and the figures that attempts are
+planned by. They are taken anew once a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import inf
+from random import Random
+
+from genesis.layers.detection.latency import Latency, LoadCorrelation
+from genesis.layers.mitigation.abandonment import SuccessProbability
+from genesis.layers.mitigation.attempts import HedgeWins
+from genesis.layers.mitigation.budget import Budget
+from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition
+from genesis.layers.mitigation.settings import PolicySettings
+
+REFRESH_S = 1.0
+"""How long learned figures are used: quantiles of half a minute of calls move little in a second."""
+HEDGE_MIN_S = 0.001
+"""Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
+
+
+class Part:
+    """The state of one dependency, or of one shard."""
+
+    def __init__(
+        self,
+        shard: str,
+        settings: PolicySettings,
+        budget: Budget,
+        rng: Random,
+        *,
+        initial: CircuitState,
+        tell: Callable[[Part, Transition], None],
+    ) -> None:
+        self.shard, self._settings, self._budget, self._tell = shard, settings, budget, tell
+        self.circuit = Circuit(settings, rng, initial=initial)
+        self._lock = threading.Lock()
+        """Of the circuit, for plain functions that run in threads. Nobody is called with it held."""
+        self._changes: list[Transition] = []
+        self.circuit.changed = self._changes.append
+        self.healthy = Latency()
+        """Latencies while the circuit was calm: what is expected."""
+        self.recent = Latency()
+        """Latencies while it was not: what is, and must not be learned as normal."""
+        self.load = LoadCorrelation()
+        self.wins = HedgeWins()
+        self.probability = SuccessProbability()
+        self.under_way = 0
+        """Attempts that wait for the dependency."""
+        self.easy = False
+        """Whether a call may go out the short way: the circuit is calm and nothing speaks against the call."""
+        self.hedge_after_s = 0.0
+        """When a copy would start while CLOSED; 0: no copies."""
+        self.expected_s: float | None = None
+        self.p99_s: float | None = None
+        self._refresh_at = 0.0
+        self.settle()
+
+    def settle(self) -> None:
+        """Something that decides whether a call goes the short way may have changed: tell it."""
+        self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
+        while self._changes:
+            self._tell(self, self._changes.pop(0))
+
+    # --- the circuit ----------------------------------------------------------------------------------------------------
+
+    def ask(self, now: float, lease_s: float) -> Permit | Refusal:
+        """May a call go out? As `Circuit.ask`, from any thread."""
+        with self._lock:
+            found = self.circuit.ask(now, lease_s)
+        if self._changes:
+            self.settle()
+        return found
+
+    def succeeded(self, permit: Permit, latency_s: float, now: float) -> None:
+        """A call was good."""
+        with self._lock:
+            self.circuit.succeeded(permit, latency_s, now)
+        self.settle()
+
+    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, what: str) -> None:
+        """A call failed."""
+        with self._lock:
+            self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
+        self.settle()
+
+    def released(self, permit: Permit) -> None:
+        """A call has no outcome."""
+        with self._lock:
+            self.circuit.released(permit)
+
+    # --- what is learned ------------------------------------------------------------------------------------------------
+
+    def tune(self, settings: PolicySettings) -> None:
+        """Other settings, from now on."""
+        self._settings = settings
+        self.circuit.tune(settings)
+        self._refresh_at = 0.0
+        self.settle()
+
+    def good(self, latency_s: float, now: float) -> None:
+        """A call that went the short way has succeeded."""
+        self._budget.deposit(now)
+        self.circuit.good(latency_s, now)
+        self.healthy.tell(latency_s, now)
+        if self._changes:
+            self.settle()
+        if now >= self._refresh_at:
+            self.refresh(now)
+
+    def took(self, latency_s: float, now: float, *, censored: bool = False) -> None:
+        """An attempt that waited has ended; `censored`: it was cut off, and would have taken longer."""
+        known = self.healthy if self.circuit.calm else self.recent
+        if censored:
+            known.tell_censored(latency_s, now)
+        else:
+            known.tell(latency_s, now)
+        self.load.tell(self.under_way, latency_s)
+        if now >= self._refresh_at:
+            self.refresh(now)
+
+    def refresh(self, now: float) -> None:
+        """Take the figures anew."""
+        healthy, settings = self.healthy, self._settings
+        self._refresh_at = now + REFRESH_S
+        p95_s = healthy.quantile(0.95, now)
+        self.expected_s, self.p99_s = healthy.mean(now), healthy.quantile(0.99, now)
+        self.circuit.slow_over_s = inf if p95_s is None else settings.slow_factor * p95_s
+        self.circuit.load_bound = self.load.bound()
+        hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0
+        self.hedge_after_s = p95_s if hedges and p95_s is not None and not self.vetoed(now) else 0.0
+
+    def vetoed(self, now: float) -> bool:
+        """Whether copies would do harm or no good: all calls are slow, or slow by our own load, or copies do not win."""
+        _, slow = self.circuit.window.rates(now)
+        calm = self.circuit.state is CircuitState.CLOSED
+        topped = (self.healthy if calm else self.recent).topped(0.95, now)
+        return (calm and slow is not None and slow > 0.5) or topped or self.load.bound() or not self.wins.allow()
+
+    def quantile(self, q: float, now: float) -> float | None:
+        """Of what calls take in the state that the circuit is in."""
+        found = None if self.circuit.calm else self.recent.quantile(q, now)
+        return self.healthy.quantile(q, now) if found is None else found
+
+    def view(self, now: float) -> dict[str, object]:
+        """Its figures, for people."""
+        return self.circuit.view() | {
+            "expected_s": self.expected_s,
+            "p95_s": self.healthy.quantile(0.95, now),
+            "p99_s": self.p99_s,
+            "success_probability": self.probability.value,
+            "under_way": self.under_way,
+        }

@@ -1,0 +1,150 @@
+"""A protected call of a plain function, in whatever thread it is called.
+
+In: an operation and a function. Out: its result, or one typed error. A plain function cannot be cut off: what comes late is a
+slow success. It is not hedged, and between two tries its thread sleeps, so on the thread of an event loop it is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, UnavailableError
+from genesis.core.signals import Outcome, Step
+from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
+from genesis.layers.mitigation.circuit import LEASE_S, Permit, Refusal
+from genesis.runtime.clock import sleep
+from genesis.runtime.scope import SCOPE
+
+if TYPE_CHECKING:
+    from genesis.runtime.operation import Operation
+    from genesis.runtime.part import Part
+
+
+class PlainCall:
+    """A call under way, in one thread."""
+
+    def __init__(
+        self, operation: Operation, part: Part, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]
+    ) -> None:
+        self._operation, self._policy, self._part = operation, operation.policy, part
+        self._function, self._given = function, given
+        self._began = self._policy.clock()
+        self._scope = SCOPE.get()
+        self._until = min(self._scope[0], self._began + operation.deadline_s)
+        self._number = 0
+
+    def run(self) -> Any:
+        """All stages, in their order."""
+        operation = self._operation
+        SCOPE.set((self._until, self._scope[1] or operation.repeats))
+        try:
+            self._begin()
+            result = self._repeated()
+        except Exception as error:
+            return self._instead(error)
+        finally:
+            SCOPE.set(self._scope)
+        if operation.stale is not None:
+            operation.stale.put(operation.entry(self._given), result, self._policy.clock())
+        return result
+
+    def _begin(self) -> None:
+        operation, policy = self._operation, self._policy
+        policy.budget.deposit(self._began)
+        if self._began >= self._until:
+            raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        policy.gate.throttled(operation.name)
+        wait_s = self._part.probability.ask(operation.settings, self._began)
+        if wait_s is not None:
+            policy.tell(operation, Step.ABANDONED, f"success probability {self._part.probability.value:.2f}")
+            raise AbandonedError(operation.name, wait_s, self._part.probability.value)
+
+    def _repeated(self) -> Any:
+        operation, part = self._operation, self._part
+        while True:
+            self._number += 1
+            permit = self._permitted()
+            began = self._policy.clock()
+            error, result, outcome = None, None, Outcome.CANCELLED
+            try:
+                result = self._attempt()
+                outcome = Outcome.FAILED if operation.is_bad(result) else Outcome.GOOD
+            except Exception as caught:
+                error, outcome = caught, operation.judge(caught)
+            finally:
+                now = self._policy.clock()
+                self._policy.count(outcome)
+                if outcome is Outcome.CANCELLED:
+                    part.released(permit)
+            wait_s = self._wait_s(error, outcome, permit, now)
+            if wait_s is None:
+                self._tell(permit, outcome, error, now - began, now)
+                if error is not None:
+                    raise error
+                return result
+            part.released(permit)
+            sleep(wait_s)
+
+    def _permitted(self) -> Permit:
+        operation = self._operation
+        found = self._part.ask(self._policy.clock(), LEASE_S)
+        if isinstance(found, Refusal):
+            self._policy.tell(operation, Step.REJECTED, found.why)
+            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why)
+        return found
+
+    def _attempt(self) -> Any:
+        gate = self._policy.gate
+        if not gate.limited:
+            return self._function(*self._given[0], **self._given[1])
+        gate.enter_now(self._operation.name)
+        try:
+            return self._function(*self._given[0], **self._given[1])
+        finally:
+            gate.leave()
+
+    def _wait_s(self, error: Exception | None, outcome: Outcome, permit: Permit, now: float) -> float | None:
+        """After a failed attempt: seconds until the next one. None: there is none."""
+        operation, policy = self._operation, self._policy
+        if outcome is not Outcome.FAILED:
+            return None
+        self._part.probability.failed()
+        if self._scope[1] or permit.probe or self._number >= operation.attempts or not operation.may_repeat(error):
+            return None
+        if asyncio._get_running_loop() is not None:
+            return None
+        asked_s = retry_after_of(error) if error is not None else None
+        wait_s = backoff_s(operation.settings, self._number, policy.rng, retry_after_s=asked_s)
+        if now + wait_s >= self._until or not policy.budget.take("retry", now):
+            return None
+        policy.tell(operation, Step.RETRIED, f"attempt {self._number} failed: {error!r}; next in {wait_s:.3f} s")
+        return wait_s
+
+    def _tell(self, permit: Permit, outcome: Outcome, error: Exception | None, took_s: float, now: float) -> None:
+        part = self._part
+        if outcome is Outcome.FAILED:
+            self._policy.gate.judged(good=False)
+            part.failed(permit, took_s, now, timeout=False, what=repr(error))
+        elif outcome is Outcome.IGNORED:
+            part.released(permit)
+        else:
+            part.took(took_s, now)
+            self._policy.gate.judged(good=True)
+            part.probability.succeeded()
+            part.succeeded(permit, took_s, now)
+
+    def _instead(self, error: Exception) -> Any:
+        operation, policy = self._operation, self._policy
+        unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
+        if not unavailable and operation.judge(error) is not Outcome.FAILED:
+            raise error
+        kept = operation.stale.get(operation.entry(self._given), policy.clock()) if operation.stale is not None else None
+        if kept is not None:
+            policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
+            return kept[0]
+        if operation.fallback is None:
+            raise error
+        policy.tell(operation, Step.FALLBACK, repr(error))
+        return operation.fallback(*self._given[0], **self._given[1])
