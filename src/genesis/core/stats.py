@@ -56,3 +56,15 @@ class Histogram:
         self.count += other.count
         self.total += other.total
         self.max = max(self.max, other.max)
+
+
+def turned(now: float, due: float, width_s: float) -> tuple[int, float]:
+    """A window made of buckets moves on: how many of them ended since, and when the present one ends.
+
+    Args:
+        now: The time, >= due.
+        due: When the bucket that was the present one ended; 0 for one that never began.
+        width_s: Length of a bucket, seconds > 0. Buckets begin at multiples of it, as far as `due` does.
+    """
+    count = int((now - due) // width_s) + 1
+    return count, due + count * width_s
