@@ -33,7 +33,7 @@ class Attempt:
 
     async def __aenter__(self) -> Attempt:
         """Ask for permission. Raises CircuitOpenError, LimitedError, AbandonedError or DeadlineExceededError."""
-        now = self._operation.policy.clock()
+        now = self._operation.policy.now()
         call = self._call = Call(self._operation, self._part, _nothing, ((), {}), now)
         await call.enter()
         self._scope, self._began = call.scope, call.loop.time()
@@ -73,15 +73,16 @@ class Stream:
 
     async def items(self) -> AsyncIterator[Any]:
         """Yield its items. The call ends when the stream is closed; the timeout is for the first item."""
-        operation, now = self._operation, self._operation.policy.clock()
-        opened = await Call(operation, operation.part(self._given), self._open, self._given, now).run()
-        if not isinstance(opened, _Opened):  # a fallback: a stream of its own
+        operation, now = self._operation, self._operation.policy.now()
+        call = Call(operation, operation.part(self._given), self._open, self._given, now)
+        call.alone = call.held = True
+        opened = await call.run()
+        if call.fell_back or not isinstance(opened, _Opened):  # another stream stands in
             async for item in opened:
                 yield item
             return
-        call = Call(operation, operation.part(self._given), _nothing, ((), {}), now)
+        outcome, failure = Outcome.CANCELLED, None
         call.part.under_way += 1
-        outcome: Outcome | None = None
         try:
             for item in opened.first:
                 yield item
@@ -89,13 +90,12 @@ class Stream:
                 yield item
             outcome = Outcome.GOOD
         except Exception as error:
-            outcome = operation.judge(error)
+            outcome, failure = operation.judge(error), error
             raise
         finally:
             call.part.under_way -= 1
             await opened.rest.aclose()
-            if outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-                call.broke(outcome)
+            call.conclude(outcome, failure)
 
     async def _open(self, *args: Any, **kwargs: Any) -> _Opened:
         rest = self._function(*args, **kwargs)
@@ -115,6 +115,3 @@ class _Opened:
 
     def __init__(self, rest: AsyncGenerator[Any, Any], first: list[Any]) -> None:
         self.rest, self.first = rest, first
-
-    async def aclose(self) -> None:
-        await self.rest.aclose()

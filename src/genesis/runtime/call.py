@@ -40,7 +40,10 @@ LEASE_MAX_S = 3600.0
 class Call:
     """A call under way. Lives in the task of its caller."""
 
-    __slots__ = ("began", "fell_back", "given", "loop", "make", "number", "operation", "part", "permit", "policy", "repeats", "scope", "took_s", "until")
+    __slots__ = (
+        *("began", "given", "loop", "make", "operation", "part", "policy", "repeats", "scope", "until"),
+        *("alone", "entered", "fell_back", "held", "number", "permit", "took_s"),
+    )
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class Call:
         self.number = 0
         self.permit: Permit | None = None
         self.took_s = 0.0
-        self.fell_back = False
+        self.fell_back = self.alone = self.held = self.entered = False
+        """Whether a fallback answered; nothing may run beside an attempt; its outcome is told by whoever made the call; a block
+        has a turn of the gate."""
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
@@ -75,7 +80,8 @@ class Call:
             return await self._instead(error)
         finally:
             SCOPE.set(self.scope)
-            self._let_go()
+            if not self.held:
+                self._let_go()
         if self.operation.stale is not None and not self.fell_back:
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
@@ -106,7 +112,8 @@ class Call:
                     raise
             else:
                 if self.fell_back or not self.operation.is_bad(result):
-                    self._succeeds()
+                    if not self.held:
+                        self._succeeds()
                     return result
                 wait_s = self._wait_s(None, Outcome.FAILED)
                 if wait_s is None:
@@ -126,7 +133,7 @@ class Call:
     def _plan(self) -> Plan | None:
         part, operation = self.part, self.operation
         state = part.circuit.state
-        if state in (CircuitState.OPEN, CircuitState.HALF_OPEN) or not (self.repeats or operation.fallback):
+        if self.alone or state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             return None
         now = self.loop.time()
         found = plan(
@@ -146,7 +153,8 @@ class Call:
         """One attempt: limits, circuit, timeout, the call itself."""
         self.number += 1
         number, gate = self.number, self.policy.gate
-        if gate.limited:
+        limited = gate.limited
+        if limited:
             await gate.enter(self.operation.name, self.until)
         try:
             permit = self._permitted()
@@ -158,8 +166,43 @@ class Call:
                 if hedge:
                     self.part.released(permit)
         finally:
-            if gate.limited:
+            if limited:
                 gate.leave()
+
+    async def enter(self) -> None:
+        """Begin a block, which is its own first attempt."""
+        self._begin()
+        self.number, gate = 1, self.policy.gate
+        if gate.limited:
+            await gate.enter(self.operation.name, self.until)
+            self.entered = True
+        try:
+            self.permit = self._permitted()
+        except BaseException:
+            self._leave_gate()
+            raise
+        self.part.under_way += 1
+
+    def leave(self, began: float, outcome: Outcome, error: BaseException | None) -> None:
+        """A block has ended. Raises what says more than its error."""
+        self.ended(1, began, outcome, False)
+        self.part.under_way -= 1
+        self._leave_gate()
+        self.conclude(outcome, error)
+
+    def conclude(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Tell the outcome of a call that was held. Raises what says more than its error."""
+        if outcome is Outcome.GOOD:
+            self._succeeds()
+            return
+        if outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            self.part.probability.failed()
+        self._fails(error, outcome)
+
+    def _leave_gate(self) -> None:
+        if self.entered:
+            self.entered = False
+            self.policy.gate.leave()
 
     def _permitted(self) -> Permit:
         now = self.loop.time()
@@ -263,7 +306,7 @@ class Call:
         self.part.probability.succeeded()
         self.part.succeeded(permit, self.took_s, now)
 
-    def _fails(self, error: Exception | None, outcome: Outcome) -> None:
+    def _fails(self, error: BaseException | None, outcome: Outcome) -> None:
         """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
         part, operation, permit = self.part, self.operation, self.permit
         if permit is None:
@@ -284,7 +327,7 @@ class Call:
         usual_s = self.part.p99_s
         return now >= self.until and usual_s is not None and self.took_s < usual_s
 
-    def _explain(self, error: Exception, now: float) -> None:
+    def _explain(self, error: BaseException, now: float) -> None:
         """Raise what says more than the error: that the deadline, the circuit or the odds ended the call."""
         operation, part = self.operation, self.part
         circuit = part.circuit

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 from genesis.core.errors import LimitedError
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.layers.prevention.limits import Bulkhead, RateLimit, Throttle
+from genesis.runtime.clock import monotonic
 
 SOON_S = 0.1
 """When somebody may come back who found all places taken: calls of most dependencies end within it."""
@@ -21,8 +23,8 @@ SOON_S = 0.1
 class Gate:
     """The limits of one policy."""
 
-    def __init__(self, settings: PolicySettings, rng: Random, now: Callable[[], float], tell: Callable[[str, str], None]) -> None:
-        self._rng, self._now, self._tell = rng, now, tell
+    def __init__(self, settings: PolicySettings, rng: Random, tell: Callable[[str, str], None]) -> None:
+        self._rng, self._now, self._tell = rng, monotonic, tell
         self._rate = RateLimit(settings.rate_per_s, settings.burst)
         self._places = Bulkhead(settings.concurrency, settings.queue)
         self._throttle = Throttle(settings.throttle)
@@ -83,15 +85,13 @@ class Gate:
             async with asyncio.timeout_at(min(until, loop.time() + self._settings.queue_s)):
                 await turn
         except BaseException as error:
-            del self._waiting[ticket]
-            if turn.done() and not turn.cancelled():
+            if self._waiting.pop(ticket, None) is None:
                 self.leave()  # the turn came, and nobody takes it
             else:
                 self._places.forget(ticket)
             if isinstance(error, TimeoutError):
                 raise self._refuse(name, SOON_S, "concurrency") from None
             raise
-        del self._waiting[ticket]
 
     def leave(self) -> None:
         """The attempt has ended: the next one in line has its turn."""
@@ -100,11 +100,15 @@ class Gate:
             self._call_up(ticket)
 
     def _call_up(self, ticket: int) -> None:
-        turn = self._waiting[ticket]
-        if turn.cancelled():
-            return  # its task is being cancelled, and gives the place back
-        turn.set_result(None)
+        turn = self._waiting.pop(ticket)
+        with suppress(RuntimeError):  # its loop is closed, and nobody waits
+            turn.get_loop().call_soon_threadsafe(_wake, turn)
 
     def _refuse(self, name: str, wait_s: float, limit: str) -> LimitedError:
         self._tell(name, limit)
         return LimitedError(name, wait_s, limit)
+
+
+def _wake(turn: asyncio.Future[None]) -> None:
+    if not turn.done():  # else its task is being cancelled
+        turn.set_result(None)

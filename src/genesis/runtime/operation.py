@@ -8,6 +8,7 @@ the circuit is calm goes the short way: it is stepped in the caller's task, with
 from __future__ import annotations
 
 import inspect
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -166,8 +167,8 @@ class Operation:
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or not, protected. It is called again for each further attempt."""
-        policy, given = self.policy, (args, kwargs)
-        now = policy.clock()
+        given = args, kwargs
+        now = self.policy.now()
         return await Call(self, self.part(given), function, given, now).run()
 
     def attempt(self, shard: Hashable = None) -> Attempt:
@@ -214,6 +215,9 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
     policy = operation.policy
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
+        loop = get_running_loop()
+        if loop is not policy.loop:
+            policy.enter(loop)
         now = policy.clock()
         part = policy.whole
         if not (part.easy and operation.easy) or (operation.hedges and part.hedge_after_s):

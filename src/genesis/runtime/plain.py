@@ -30,7 +30,7 @@ class PlainCall:
     ) -> None:
         self._operation, self._policy, self._part = operation, operation.policy, part
         self._function, self._given = function, given
-        self._began = self._policy.clock()
+        self._began = self._policy.now()
         self._scope = SCOPE.get()
         self._until = min(self._scope[0], self._began + operation.deadline_s)
         self._number = 0
@@ -47,7 +47,7 @@ class PlainCall:
         finally:
             SCOPE.set(self._scope)
         if operation.stale is not None:
-            operation.stale.put(operation.entry(self._given), result, self._policy.clock())
+            operation.stale.put(operation.entry(self._given), result, self._policy.now())
         return result
 
     def _begin(self) -> None:
@@ -66,7 +66,7 @@ class PlainCall:
         while True:
             self._number += 1
             permit = self._permitted()
-            began = self._policy.clock()
+            began = self._policy.now()
             error, result, outcome = None, None, Outcome.CANCELLED
             try:
                 result = self._attempt()
@@ -74,7 +74,7 @@ class PlainCall:
             except Exception as caught:
                 error, outcome = caught, operation.judge(caught)
             finally:
-                now = self._policy.clock()
+                now = self._policy.now()
                 self._policy.count(outcome)
                 if outcome is Outcome.CANCELLED:
                     part.released(permit)
@@ -89,7 +89,7 @@ class PlainCall:
 
     def _permitted(self) -> Permit:
         operation = self._operation
-        found = self._part.ask(self._policy.clock(), LEASE_S)
+        found = self._part.ask(self._policy.now(), LEASE_S)
         if isinstance(found, Refusal):
             self._policy.tell(operation, Step.REJECTED, found.why)
             raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why)
@@ -140,7 +140,7 @@ class PlainCall:
         unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
         if not unavailable and operation.judge(error) is not Outcome.FAILED:
             raise error
-        kept = operation.stale.get(operation.entry(self._given), policy.clock()) if operation.stale is not None else None
+        kept = operation.stale.get(operation.entry(self._given), policy.now()) if operation.stale is not None else None
         if kept is not None:
             policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
             return kept[0]

@@ -1,0 +1,314 @@
+"""A policy: all that protects the calls of one dependency. It works alone, and inside the platform.
+
+In: settings, and the operations of the dependency. Out: protected calls, signals, figures. Its state is its circuit (or one for
+each shard), its limits and its budget; the settings can be changed at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from random import Random
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from genesis.core.errors import DefinitionError
+from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
+from genesis.layers.mitigation.budget import Budget
+from genesis.layers.mitigation.circuit import CircuitState, Transition
+from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.runtime.block import Attempt
+from genesis.runtime.clock import monotonic, time_of
+from genesis.runtime.gate import Gate
+from genesis.runtime.log import log
+from genesis.runtime.operation import Matcher, Operation, Which
+from genesis.runtime.part import Part
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SHARDS_MAX = 10_000
+"""Shards that are remembered; of more, the one that was used longest ago is forgotten."""
+_policies: WeakValueDictionary[str, Policy] = WeakValueDictionary()
+
+
+class Policy:
+    """All that protects the calls of one dependency: circuit, attempts, timeouts, limits, budget."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: PolicySettings | None = None,
+        *,
+        failure_on: Which | tuple[Which, ...] = Exception,
+        ignore: Which | tuple[Which, ...] = (),
+        initial: CircuitState = CircuitState.CLOSED,
+        raise_original: bool = False,
+        **changes: Any,
+    ) -> None:
+        """Describe a dependency.
+
+        Args:
+            name: Of the dependency. A second policy of the same name must have the same settings.
+            settings: All of them; default: `PolicySettings()`.
+            failure_on: Errors that are failures of the dependency, by class or by function. Others are answers: they reach the
+                caller and count as successes of the circuit. Cancellation is never a failure.
+            ignore: Errors that say nothing of the dependency. They win over `failure_on`.
+            initial: State to begin in.
+            raise_original: Raise the error of the dependency even where it has opened the circuit; else `CircuitOpenError`
+                from it.
+            **changes: Settings by name, instead of those of `settings`: ``attempts=5``.
+
+        Raises:
+            SettingsError: a setting is unknown or out of range.
+            DefinitionError: there is a policy of this name with other settings.
+        """
+        self.name, self.settings = name, (settings or PolicySettings()).changed(**changes)
+        self.failures, self.ignored = Matcher(failure_on), Matcher(ignore)
+        self.raise_original, self._initial = raise_original, initial
+        self.operations: list[Operation] = []
+        self.clock: Callable[[], float] = monotonic
+        """The running loop's time, or the system's."""
+        self._listeners: list[tuple[Callable[[Any], None], tuple[type[Signal], ...]]] = []
+        self.listened = False
+        """Whether anybody listens."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The one that called last."""
+        self._begin(Random())
+        self._register()
+        self._default = Operation(self)
+
+    def _register(self) -> None:
+        other = _policies.get(self.name)
+        if other is not None and other.settings != self.settings:
+            del other
+            gc.collect()
+            other = _policies.get(self.name)
+            if other is not None and other.settings != self.settings:
+                raise DefinitionError(
+                    f"there is a policy {self.name!r} with other settings: one dependency, one policy", fix="import that one"
+                )
+        _policies[self.name] = self
+
+    def _begin(self, rng: Random) -> None:
+        """Forget all that was learned."""
+        self.rng, self.budget = rng, Budget(self.settings)
+        self.counts: Counter[str] = Counter()
+        self.gate = Gate(self.settings, rng, self._limited)
+        self.whole = self._new_part("")
+        self._shards: OrderedDict[str, Part] = OrderedDict()
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Another loop calls. In one with virtual time a new world begins: what was learned elsewhere is of another time."""
+        virtual, was_virtual = getattr(loop, "virtual", False), getattr(self.loop, "virtual", False)
+        self.loop, self.clock = loop, time_of(loop)
+        if virtual or was_virtual:
+            self._begin(Random(self.name) if virtual else Random())
+
+    def now(self) -> float:
+        """The running loop's time, or the system's in a thread that has none."""
+        loop = asyncio._get_running_loop()
+        if loop is not None and loop is not self.loop:
+            self.enter(loop)
+        return self.clock()
+
+    def _new_part(self, shard: str) -> Part:
+        return Part(shard, self.settings, self.budget, self.rng, initial=self._initial, tell=self._changed)
+
+    def part(self, shard: str) -> Part:
+        """One shard of the dependency, with a circuit of its own."""
+        found = self._shards.get(shard)
+        if found is None:
+            found = self._shards[shard] = self._new_part(shard)
+            if len(self._shards) > SHARDS_MAX:
+                self._shards.popitem(last=False)
+        else:
+            self._shards.move_to_end(shard)
+        return found
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    def protect(
+        self,
+        *,
+        name: str = "",
+        idempotent: bool = False,
+        essential: bool | None = None,
+        fallback: Callable[..., Any] | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+        expected_latency: float | None = None,
+        attempts: int | None = None,
+        retry_on: Which | tuple[Which, ...] | None = None,
+        not_processed: Which | tuple[Which, ...] = (),
+        bad_result: Callable[[Any], bool] | None = None,
+        shard: Callable[..., Hashable] | None = None,
+    ) -> Operation:
+        """Describe an operation: ``@policy.protect(idempotent=True)`` above a function, or an `Operation` to call with.
+
+        Args:
+            name: Default: the function's.
+            idempotent: It may run twice, even at once: it is retried and hedged. Otherwise only what was not processed is retried.
+            essential: It is never abandoned, and retried sooner. Default: the policy's.
+            fallback: Called with the same arguments when the call fails; while RESILIENT also beside a slow one.
+            deadline: Seconds for all attempts together. A nearer one of the caller's is kept.
+            timeout: Seconds for one attempt, instead of the learned one.
+            expected_latency: Seconds, if they are known: as long as none are learned, and instead of them.
+            attempts: Tries one after the other. Default: the policy's.
+            retry_on: Failures that are retried; default: all.
+            not_processed: Errors after which nothing was done, so that even what is not idempotent may be tried again.
+            bad_result: Says of a result whether it is a failure.
+            shard: Called with the same arguments: which shard of the dependency the call is for. Each has a circuit of its own.
+
+        Raises:
+            DefinitionError: a time is not positive.
+            SettingsError: attempts is out of range.
+        """
+        return Operation(
+            self,
+            name=name,
+            idempotent=idempotent,
+            essential=essential,
+            fallback=fallback,
+            deadline=deadline,
+            timeout=timeout,
+            expected_latency=expected_latency,
+            attempts=attempts,
+            retry_on=retry_on,
+            not_processed=not_processed,
+            bad_result=bad_result,
+            shard=shard,
+        )
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Protect a function as an operation that must not be repeated: ``@policy`` above it."""
+        return self.protect()(function)
+
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function, protected, as an operation that must not be repeated. For others: ``policy.protect(...).call``."""
+        return await self._default.call(function, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def attempt(self, shard: Hashable = None) -> Attempt:
+        """``async with policy.attempt():`` a protected block."""
+        return self._default.attempt(shard)
+
+    def guard(self, awaitable: Awaitable[R], **refused: object) -> Coroutine[Any, Any, R]:
+        """Await what is at hand, protected: ``await policy.guard(task)``. Raises DefinitionError if repetition is asked for."""
+        return self._default.guard(awaitable, **refused)
+
+    # --- settings and state -------------------------------------------------------------------------------------------
+
+    def update(self, **changes: Any) -> None:
+        """Change settings while it runs. Raises SettingsError, and then nothing has changed."""
+        settings = self.settings.changed(**changes)
+        self.settings = settings
+        self.budget.tune(settings)
+        self.gate.tune(settings)
+        for part in (self.whole, *self._shards.values()):
+            part.tune(settings)
+        for operation in self.operations:
+            operation.tune(settings)
+
+    @property
+    def state(self) -> CircuitState:
+        """Of the circuit; with shards, of the one for calls that name none."""
+        return self.whole.circuit.state
+
+    def force_open(self, for_s: float = NEVER, why: str = "opened by hand") -> None:
+        """Refuse all calls for `for_s` seconds, > 0."""
+        self._by_hand(lambda part, now: part.circuit.force_open(now, for_s, why))
+
+    def disable(self) -> None:
+        """Let all calls go out, and record nothing, until `reset`."""
+        self._by_hand(lambda part, now: part.circuit.disable())
+
+    def only_measure(self) -> None:
+        """Record and tell everything, and refuse nothing, until `reset`."""
+        self._by_hand(lambda part, now: part.circuit.only_measure())
+
+    def reset(self) -> None:
+        """Close the circuit and forget what it counted."""
+        self._by_hand(lambda part, now: part.circuit.reset(now))
+
+    def degrade(self, why: str) -> None:
+        """Somebody sees a failure coming: CLOSED becomes RESILIENT."""
+        self._by_hand(lambda part, now: part.circuit.degrade(why, now))
+
+    def _by_hand(self, act: Callable[[Part, float], None]) -> None:
+        now = self.now()
+        for part in (self.whole, *self._shards.values()):
+            act(part, now)
+            part.settle()
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Callable[[Any], None], *kinds: type[Signal]) -> Callable[[], None]:
+        """Call a function with each signal of these kinds (default: all), in order. Returns what ends that.
+
+        What a listener raises is logged: a call does not fail for it.
+        """
+        entry = (listener, kinds or (Signal,))
+        self._listeners.append(entry)
+        self.listened = True
+
+        def stop() -> None:
+            if entry in self._listeners:
+                self._listeners.remove(entry)
+            self.listened = bool(self._listeners)
+
+        return stop
+
+    def emit(self, signal: Signal) -> None:
+        """Tell whoever listens."""
+        for listener, kinds in tuple(self._listeners):
+            if isinstance(signal, kinds):
+                try:
+                    listener(signal)
+                except Exception:
+                    log.exception("a listener of policy %s failed", self.name)
+
+    def tell(self, operation: Operation, step: Step, why: str = "") -> None:
+        """The policy did something for a call."""
+        self.count(step)
+        if self.listened:
+            self.emit(StepTaken(self.name, self.now(), operation.name, step, why))
+
+    def count(self, what: str) -> None:
+        """Count it."""
+        self.counts[what] += 1
+
+    def _limited(self, operation: str, limit: str) -> None:
+        self.count(Step.LIMITED)
+        if self.listened:
+            self.emit(StepTaken(self.name, self.now(), operation, Step.LIMITED, limit))
+
+    def _changed(self, part: Part, change: Transition) -> None:
+        place = f"{self.name}[{part.shard}]" if part.shard else self.name
+        worse = change.new in (CircuitState.OPEN, CircuitState.RESILIENT, CircuitState.ULTRA_RESILIENT)
+        (log.warning if worse else log.info)("circuit %s: %s -> %s: %s", place, change.old, change.new, change.why)
+        self.count(f"{change.old}->{change.new}")
+        if self.listened:
+            self.emit(CircuitChanged(self.name, change.at, change.old.value, change.new.value, change.why, part.shard))
+
+    def view(self) -> dict[str, object]:
+        """Figures for people and programs."""
+        now = self.now()
+        return self.whole.view(now) | {
+            "name": self.name,
+            "counts": dict(self.counts),
+            "budget": self.budget.view(now),
+            "shards": {name: part.view(now) for name, part in self._shards.items()},
+        }
+
+    def explain(self, operation: Operation | None = None) -> str:
+        """The stages of a call in words, outermost first."""
+        from genesis.runtime.explain import explain
+
+        return explain(self, operation or self._default)
+
+
+def policies() -> list[Policy]:
+    """Those that are there, by name."""
+    return [policy for _, policy in sorted(_policies.items())]
+
