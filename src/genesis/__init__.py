@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         IntakeFullError,
         InvalidEventError,
         NotAcceptedError,
+        NotProcessedError,
         RefusedError,
         Reject,
         ResourceError,
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     )
     from genesis.core.event import DeadLetter, Priority, Receipt
     from genesis.core.message import Message, Request, State, migrate
+    from genesis.layers.mitigation.circuit import CircuitState
     from genesis.layers.recovery.failure import Retry
     from genesis.runtime.component import every, on
     from genesis.runtime.context import Context
     from genesis.runtime.log import JsonLines
     from genesis.runtime.node import Node
     from genesis.runtime.parts import Module
+    from genesis.runtime.policy import Policy
     from genesis.runtime.sink import Item
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "AskCycleError",
     "AskError",
     "AskFailedError",
+    "CircuitState",
     "Context",
     "DeadLetter",
     "DeadlineExceededError",
@@ -61,6 +65,8 @@ __all__ = [
     "Module",
     "Node",
     "NotAcceptedError",
+    "NotProcessedError",
+    "Policy",
     "Priority",
     "Receipt",
     "RefusedError",
@@ -85,6 +91,7 @@ _HOMES = {
     "AskCycleError": "genesis.core.errors",
     "AskError": "genesis.core.errors",
     "AskFailedError": "genesis.core.errors",
+    "CircuitState": "genesis.layers.mitigation.circuit",
     "Context": "genesis.runtime.context",
     "DeadLetter": "genesis.core.event",
     "DeadlineExceededError": "genesis.core.errors",
@@ -100,6 +107,8 @@ _HOMES = {
     "Module": "genesis.runtime.parts",
     "Node": "genesis.runtime.node",
     "NotAcceptedError": "genesis.core.errors",
+    "NotProcessedError": "genesis.core.errors",
+    "Policy": "genesis.runtime.policy",
     "Priority": "genesis.core.event",
     "Receipt": "genesis.core.event",
     "RefusedError": "genesis.core.errors",

@@ -121,7 +121,7 @@ class UnavailableError(GenesisError):
 
 
 class CircuitOpenError(UnavailableError):
-    """The circuit of a dependency rejects calls: `state` says which, `why` what opened it; the failure that did is the cause."""
+    """The circuit of a dependency rejects calls. `state` it is in, `why` it opened; the failure that opened it is the cause."""
 
     code = "circuit-open"
 
@@ -132,7 +132,7 @@ class CircuitOpenError(UnavailableError):
 
 
 class LimitedError(UnavailableError):
-    """A limit of the policy refuses the call: `limit` is ``concurrency``, ``rate`` or ``throttle``. The dependency was not asked."""
+    """A limit of the policy refuses the call: `limit` is ``concurrency``, ``rate`` or ``throttle``. Nothing was sent."""
 
     code = "limited"
 

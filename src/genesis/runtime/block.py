@@ -67,7 +67,10 @@ class Stream:
     """A protected async generator. Until its first item it may be tried again; from then on it is one attempt."""
 
     def __init__(
-        self, operation: Operation, function: Callable[..., AsyncGenerator[Any, Any]], given: tuple[tuple[Any, ...], dict[str, Any]]
+        self,
+        operation: Operation,
+        function: Callable[..., AsyncGenerator[Any, Any]],
+        given: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> None:
         self._operation, self._function, self._given = operation, function, given
 

@@ -1,5 +1,6 @@
-"""One protected call, from its deadline to its outcome. The stages stand here in their order, outermost first:
+"""One protected call, from its deadline to its outcome.
 
+The stages stand here in their order, outermost first:
 deadline -> fallback -> throttle -> abandonment -> retry -> hedge -> per attempt [limits -> circuit -> timeout -> the call]
 
 In: an operation and what makes its awaitable. Out: a result, or one typed error. The circuit hears of one outcome at the most,
@@ -47,7 +48,7 @@ class Call:
 
     def __init__(
         self,
-        operation: Operation[..., Any],
+        operation: Operation,
         part: Part,
         make: Callable[..., Any],
         given: tuple[tuple[Any, ...], dict[str, Any]],
@@ -195,8 +196,6 @@ class Call:
         if outcome is Outcome.GOOD:
             self._succeeds()
             return
-        if outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            self.part.probability.failed()
         self._fails(error, outcome)
 
     def _leave_gate(self) -> None:
@@ -281,7 +280,6 @@ class Call:
         operation, policy, now = self.operation, self.policy, self.loop.time()
         if outcome not in (Outcome.FAILED, Outcome.TIMEOUT):
             return None
-        self.part.probability.failed()
         if not self.repeats or self.number >= operation.attempts or not operation.may_repeat(error):
             return None
         if self.permit is not None and self.permit.probe:
@@ -308,7 +306,7 @@ class Call:
 
     def _fails(self, error: BaseException | None, outcome: Outcome) -> None:
         """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
-        part, operation, permit = self.part, self.operation, self.permit
+        part, permit = self.part, self.permit
         if permit is None:
             return
         now, self.permit = self.loop.time(), None
@@ -318,6 +316,7 @@ class Call:
             part.succeeded(permit, self.took_s, now)
         else:
             self.policy.gate.judged(good=False)
+            part.probability.failed()
             part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
         if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             self._explain(error, now)

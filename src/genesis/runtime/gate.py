@@ -26,9 +26,8 @@ class Gate:
     def __init__(self, settings: PolicySettings, rng: Random, tell: Callable[[str, str], None]) -> None:
         self._rng, self._now, self._tell = rng, monotonic, tell
         self._rate = RateLimit(settings.rate_per_s, settings.burst)
-        self._places = Bulkhead(settings.concurrency, settings.queue)
+        self._places: Bulkhead[asyncio.Future[None]] = Bulkhead(settings.concurrency, settings.queue)
         self._throttle = Throttle(settings.throttle)
-        self._waiting: dict[int, asyncio.Future[None]] = {}
         self.tune(settings)
 
     def tune(self, settings: PolicySettings) -> None:
@@ -38,8 +37,8 @@ class Gate:
         self._throttle.tune(settings.throttle)
         self.limited = settings.concurrency > 0 or settings.rate_per_s > 0
         """Whether attempts need a turn."""
-        for ticket in self._places.tune(settings.concurrency, settings.queue):
-            self._call_up(ticket)
+        for turn in self._places.tune(settings.concurrency, settings.queue):
+            self._wake(turn)
 
     # --- per call: the throttle ---------------------------------------------------------------------------------------
 
@@ -77,38 +76,31 @@ class Gate:
             return
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        ticket = self._places.wait()
-        if ticket is None:
+        if not self._places.wait(turn):
             raise self._refuse(name, SOON_S, "concurrency")
-        self._waiting[ticket] = turn
         try:
             async with asyncio.timeout_at(min(until, loop.time() + self._settings.queue_s)):
                 await turn
         except BaseException as error:
-            if self._waiting.pop(ticket, None) is None:
-                self.leave()  # the turn came, and nobody takes it
-            else:
-                self._places.forget(ticket)
+            self._wake(self._places.forget(turn))
             if isinstance(error, TimeoutError):
                 raise self._refuse(name, SOON_S, "concurrency") from None
             raise
 
     def leave(self) -> None:
         """The attempt has ended: the next one in line has its turn."""
-        ticket = self._places.leave()
-        if ticket is not None:
-            self._call_up(ticket)
+        self._wake(self._places.leave())
 
-    def _call_up(self, ticket: int) -> None:
-        turn = self._waiting.pop(ticket)
-        with suppress(RuntimeError):  # its loop is closed, and nobody waits
-            turn.get_loop().call_soon_threadsafe(_wake, turn)
+    def _wake(self, turn: asyncio.Future[None] | None) -> None:
+        if turn is not None:
+            with suppress(RuntimeError):  # its loop is closed, and nobody waits
+                turn.get_loop().call_soon_threadsafe(_give, turn)
 
     def _refuse(self, name: str, wait_s: float, limit: str) -> LimitedError:
         self._tell(name, limit)
         return LimitedError(name, wait_s, limit)
 
 
-def _wake(turn: asyncio.Future[None]) -> None:
+def _give(turn: asyncio.Future[None]) -> None:
     if not turn.done():  # else its task is being cancelled
         turn.set_result(None)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from genesis.core.errors import (
     CallTimeoutError,
@@ -50,51 +51,60 @@ class Matcher:
         self._functions = tuple(one for one in given if not isinstance(one, type))
 
     def __call__(self, error: BaseException) -> bool:
+        """Whether it does."""
         return isinstance(error, self._types) or any(says(error) for says in self._functions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What an operation is, as `Policy.protect` takes it."""
+
+    name: str = ""
+    idempotent: bool = False
+    essential: bool | None = None
+    fallback: Callable[..., Any] | None = None
+    deadline: float | None = None
+    timeout: float | None = None
+    expected_latency: float | None = None
+    attempts: int | None = None
+    retry_on: Which | tuple[Which, ...] | None = None
+    not_processed: Which | tuple[Which, ...] = ()
+    bad_result: Callable[[Any], bool] | None = None
+    shard: Callable[..., Hashable] | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("deadline", "timeout", "expected_latency"):
+            value = getattr(self, what)
+            if value is not None and not value > 0:
+                raise DefinitionError(f"{what} is {value!r}: more than 0 seconds are needed")
 
 
 class Operation:
     """One operation of a policy. `@operation` protects a function; `call`, `attempt` and `guard` protect what is at hand."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        name: str = "",
-        idempotent: bool = False,
-        essential: bool | None = None,
-        fallback: Callable[..., Any] | None = None,
-        deadline: float | None = None,
-        timeout: float | None = None,
-        expected_latency: float | None = None,
-        attempts: int | None = None,
-        retry_on: Which | tuple[Which, ...] | None = None,
-        not_processed: Which | tuple[Which, ...] = (),
-        bad_result: Callable[[Any], bool] | None = None,
-        shard: Callable[..., Hashable] | None = None,
-    ) -> None:
-        self.policy, self._name = policy, name
-        self.name = f"{policy.name}.{name}" if name else policy.name
-        self.idempotent, self.fallback, self.shard = idempotent, fallback, shard
-        self._essential, self._deadline, self._attempts = essential, deadline, attempts
-        self.timeout_s, self.expected_s = _positive("timeout", timeout), _positive("expected_latency", expected_latency)
-        _positive("deadline", deadline)
-        self._retry_on = Matcher(retry_on) if retry_on is not None else None
-        self._not_processed = Matcher(not_processed)
-        self._bad_result = bad_result
-        self.stale: Stale | None = None
+    def __init__(self, policy: Policy, options: Options) -> None:
+        self.policy, self.options = policy, options
+        self.name = f"{policy.name}.{options.name}" if options.name else policy.name
+        self.idempotent, self.fallback, self.shard = options.idempotent, options.fallback, options.shard
+        self.timeout_s, self.expected_s = options.timeout, options.expected_latency
+        self._retry_on = None if options.retry_on is None else Matcher(options.retry_on)
+        self._not_processed = Matcher(options.not_processed)
+        self._bad_result = options.bad_result
+        self.stale: Stale[Hashable, Any] | None = None
         self.tune(policy.settings)
-        policy.operations.append(self)
+        policy.operations.add(self)
 
     def tune(self, settings: PolicySettings) -> None:
         """The policy has other settings."""
-        own = {"essential": self._essential, "deadline_s": self._deadline, "attempts": self._attempts}
+        options = self.options
+        own = {"essential": options.essential, "deadline_s": options.deadline, "attempts": options.attempts}
         self.settings = settings.changed(**{name: value for name, value in own.items() if value is not None})
         self.attempts, self.deadline_s = self.settings.attempts, self.settings.deadline_s
         self.repeats = self.idempotent and (self.attempts > 1 or settings.hedges > 0)
         self.hedges = self.idempotent and settings.hedges > 0
         if settings.stale_s > 0:
-            self.stale = self.stale or Stale(settings.stale_s, settings.stale_entries)
+            self.stale = self.stale or Stale(self.settings)
+            self.stale.tune(self.settings)
         else:
             self.stale = None
         limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
@@ -154,16 +164,14 @@ class Operation:
             raise DefinitionError(f"{self.name} cannot protect {function!r}", fix="@policy above a function")
         if inspect.isgeneratorfunction(function):
             raise DefinitionError(f"{self.name} cannot protect the generator {function.__qualname__}", fix="async def")
-        operation = self if self._name else self._named(getattr(function, "__name__", "call"))
+        operation = self
+        if not self.options.name:  # each function is an operation of its own
+            operation = Operation(self.policy, replace(self.options, name=getattr(function, "__name__", "call")))
         if inspect.iscoroutinefunction(function):
-            return wraps(function)(_short_way(operation, function))  # type: ignore[return-value]
+            return cast("Callable[P, R]", wraps(function)(_short_way(operation, function)))
         if inspect.isasyncgenfunction(function):
-            return wraps(function)(_streaming(operation, function))  # type: ignore[return-value]
+            return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))
         return wraps(function)(_plain(operation, function))
-
-    def _named(self, name: str) -> Operation:
-        self.name, self._name = f"{self.policy.name}.{name}", name
-        return self
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or not, protected. It is called again for each further attempt."""
@@ -199,12 +207,6 @@ class Operation:
     def explain(self) -> str:
         """The stages of a call, outermost first, with what is set for each."""
         return self.policy.explain(self)
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is not None and not value > 0:
-        raise DefinitionError(f"{name} is {value!r}: more than 0 seconds are needed")
-    return value
 
 
 # --- wrappers -------------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Part:
         _, slow = self.circuit.window.rates(now)
         calm = self.circuit.state is CircuitState.CLOSED
         topped = (self.healthy if calm else self.recent).topped(0.95, now)
-        return (calm and slow is not None and slow > 0.5) or topped or self.load.bound() or not self.wins.allow()
+        return (calm and slow is not None and slow > 0.5) or topped or self.load.bound()
 
     def quantile(self, q: float, now: float) -> float | None:
         """Of what calls take in the state that the circuit is in."""

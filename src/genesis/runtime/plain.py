@@ -1,7 +1,7 @@
 """A protected call of a plain function, in whatever thread it is called.
 
 In: an operation and a function. Out: its result, or one typed error. A plain function cannot be cut off: what comes late is a
-slow success. It is not hedged, and between two tries its thread sleeps, so on the thread of an event loop it is not tried again.
+slow success. It is not hedged, and between two tries its thread sleeps: on the thread of an event loop it is not tried again.
 """
 
 from __future__ import annotations
@@ -110,7 +110,6 @@ class PlainCall:
         operation, policy = self._operation, self._policy
         if outcome is not Outcome.FAILED:
             return None
-        self._part.probability.failed()
         if self._scope[1] or permit.probe or self._number >= operation.attempts or not operation.may_repeat(error):
             return None
         if asyncio._get_running_loop() is not None:
@@ -126,6 +125,7 @@ class PlainCall:
         part = self._part
         if outcome is Outcome.FAILED:
             self._policy.gate.judged(good=False)
+            part.probability.failed()
             part.failed(permit, took_s, now, timeout=False, what=repr(error))
         elif outcome is Outcome.IGNORED:
             part.released(permit)

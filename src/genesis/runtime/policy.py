@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from random import Random
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from genesis.core.errors import DefinitionError
 from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
@@ -23,7 +23,7 @@ from genesis.runtime.block import Attempt
 from genesis.runtime.clock import monotonic, time_of
 from genesis.runtime.gate import Gate
 from genesis.runtime.log import log
-from genesis.runtime.operation import Matcher, Operation, Which
+from genesis.runtime.operation import Matcher, Operation, Options, Which
 from genesis.runtime.part import Part
 
 P = ParamSpec("P")
@@ -67,7 +67,7 @@ class Policy:
         self.name, self.settings = name, (settings or PolicySettings()).changed(**changes)
         self.failures, self.ignored = Matcher(failure_on), Matcher(ignore)
         self.raise_original, self._initial = raise_original, initial
-        self.operations: list[Operation] = []
+        self.operations: WeakSet[Operation] = WeakSet()
         self.clock: Callable[[], float] = monotonic
         """The running loop's time, or the system's."""
         self._listeners: list[tuple[Callable[[Any], None], tuple[type[Signal], ...]]] = []
@@ -77,7 +77,7 @@ class Policy:
         """The one that called last."""
         self._begin(Random())
         self._register()
-        self._default = Operation(self)
+        self._default = Operation(self, Options())
 
     def _register(self) -> None:
         other = _policies.get(self.name)
@@ -149,7 +149,7 @@ class Policy:
 
         Args:
             name: Default: the function's.
-            idempotent: It may run twice, even at once: it is retried and hedged. Otherwise only what was not processed is retried.
+            idempotent: It may run twice, even at once: it is retried and hedged. Else only what was not processed is retried.
             essential: It is never abandoned, and retried sooner. Default: the policy's.
             fallback: Called with the same arguments when the call fails; while RESILIENT also beside a slow one.
             deadline: Seconds for all attempts together. A nearer one of the caller's is kept.
@@ -165,8 +165,7 @@ class Policy:
             DefinitionError: a time is not positive.
             SettingsError: attempts is out of range.
         """
-        return Operation(
-            self,
+        options = Options(
             name=name,
             idempotent=idempotent,
             essential=essential,
@@ -180,6 +179,7 @@ class Policy:
             bad_result=bad_result,
             shard=shard,
         )
+        return Operation(self, options)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Protect a function as an operation that must not be repeated: ``@policy`` above it."""
@@ -207,7 +207,7 @@ class Policy:
         self.gate.tune(settings)
         for part in (self.whole, *self._shards.values()):
             part.tune(settings)
-        for operation in self.operations:
+        for operation in list(self.operations):
             operation.tune(settings)
 
     @property
@@ -297,7 +297,7 @@ class Policy:
         return self.whole.view(now) | {
             "name": self.name,
             "counts": dict(self.counts),
-            "budget": self.budget.view(now),
+            "budget": self.budget.view(),
             "shards": {name: part.view(now) for name, part in self._shards.items()},
         }
 
@@ -311,4 +311,3 @@ class Policy:
 def policies() -> list[Policy]:
     """Those that are there, by name."""
     return [policy for _, policy in sorted(_policies.items())]
-

@@ -114,6 +114,8 @@ class Race:
     def _copy(self, now: float) -> None:
         call = self._call
         policy, part = call.policy, call.part
+        if not part.wins.allow():
+            return
         if not policy.budget.take("hedge", now, ultra=part.circuit.state is CircuitState.ULTRA_RESILIENT):
             policy.tell(call.operation, Step.BUDGET_SPENT, "no copy")
             self._planned = deque(one for one in self._planned if one[1] == FALLBACK)

@@ -131,7 +131,7 @@ class Circuit:
     """One circuit. Not for several threads at once: whoever shares it locks it."""
 
     def __init__(self, settings: PolicySettings, rng: Random, *, initial: CircuitState = CircuitState.CLOSED) -> None:
-        self._settings, self._rng = settings, rng
+        self._settings, self._rng, self._ultra_s = settings, rng, settings.ultra_threshold_s
         self.state, self.mode = initial, Mode.AUTOMATIC
         self.generation = 0
         """Grows whenever what was under way no longer counts."""
@@ -174,7 +174,7 @@ class Circuit:
         self._latencies.append(latency_s)
         if now >= window.turns_at:
             window.turn(now)
-        if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._settings.ultra_threshold_s:
+        if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
             self._looks(latency_s, now)
 
     # --- the question -------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class Circuit:
 
     def tune(self, settings: PolicySettings) -> None:
         """Other settings, from now on."""
-        self._settings = settings
+        self._settings, self._ultra_s = settings, settings.ultra_threshold_s
         self.window.tune(settings)
 
     def _set_mode(self, mode: Mode) -> None:

@@ -13,6 +13,13 @@ from typing import Any
 from genesis.core.errors import SettingsError
 
 NEVER = float("inf")
+ORDERED = (
+    ("minimum_calls", "window_calls"),  # else there is never a rate
+    ("warning_rate", "failure_rate"),  # else there is never a warning
+    ("recovery_timeout_s", "recovery_max_s"),
+    ("backoff_s", "backoff_max_s"),
+)
+"""Settings of which the first may not be over the second."""
 
 
 def _setting(default: Any, meaning: str, low: float = 0.0, high: float = NEVER, *, open_low: bool = False) -> Any:
@@ -49,19 +56,19 @@ class PolicySettings:
     timeout_max_s: float = _setting(30.0, "Longest timeout that is learned", open_low=True)
     latency_factor: float = _setting(2.5, "Timeout in expected latencies", 1.0)
     p99_factor: float = _setting(1.3, "Timeout in learned p99", 1.0)
-    deadline_s: float = _setting(NEVER, "Time for a call with all its attempts; the caller's own is kept if it is nearer", open_low=True)
+    deadline_s: float = _setting(NEVER, "Time for a call with all attempts; the caller's own is kept if nearer", open_low=True)
 
     # --- attempts ---------------------------------------------------------------------------------------------------------
     attempts: int = _setting(3, "Tries one after the other, of an operation that may be repeated; 1: no retry", 1, 100)
     backoff_s: float = _setting(0.1, "Longest wait before the second try; doubles, drawn in full", open_low=True)
     backoff_max_s: float = _setting(5.0, "Longest wait between two tries", open_low=True)
-    hedges: int = _setting(1, "Copies of a slow attempt that may be started; more (2) only while ULTRA_RESILIENT; 0: none", 0, 10)
+    hedges: int = _setting(1, "Copies of a slow attempt that may start; one more while ULTRA_RESILIENT; 0: none", 0, 10)
     hedge_share: float = _setting(0.05, "Hedges for each call, at most", 0.0, 10.0)
     ultra_share: float = _setting(0.2, "The same while ULTRA_RESILIENT", 0.0, 10.0)
     budget_share: float = _setting(0.1, "Retries and hedges together for each call, at most", 0.0, 100.0)
     budget_floor: int = _setting(3, "Retries that are granted in ten seconds without any traffic", 0, 100_000)
     essential: bool = _setting(False, "Whether it is never abandoned, and retried sooner")
-    abandon_below: float = _setting(0.3, "Success probability below which a call that is not essential is abandoned; 0: never", 0.0, 1.0)
+    abandon_below: float = _setting(0.3, "Success probability below which it is abandoned unless essential; 0: never", 0.0, 1.0)
 
     # --- load (layer Prevention) -------------------------------------------------------------------------------------------
     concurrency: int = _setting(0, "Attempts that may be under way at once; 0: any number", 0, 1_000_000)
@@ -69,7 +76,7 @@ class PolicySettings:
     queue_s: float = _setting(NEVER, "How long they may wait", open_low=True)
     rate_per_s: float = _setting(0.0, "Attempts a second; 0: any number", 0.0)
     burst: int = _setting(1, "Attempts at once after a pause, under rate_per_s", 1, 1_000_000)
-    throttle: float = _setting(0.0, "Calls for each good one before some are refused at once (SRE: 2); 0: never, else at least 1", 0.0)
+    throttle: float = _setting(0.0, "Calls for each good one before some are refused (SRE: 2); 0: never, else at least 1", 0.0)
 
     # --- fallback ------------------------------------------------------------------------------------------------------------
     stale_s: float = _setting(0.0, "How old a result may be that is given instead of an error; 0: none is kept", 0.0)
@@ -90,16 +97,11 @@ class PolicySettings:
         self._check_pairs()
 
     def _check_pairs(self) -> None:
-        if self.minimum_calls > self.window_calls:
-            raise SettingsError(f"minimum_calls is {self.minimum_calls}, over window_calls ({self.window_calls}): no rate ever")
-        if self.warning_rate > self.failure_rate:
-            raise SettingsError(f"warning_rate is {self.warning_rate}, over failure_rate ({self.failure_rate}): no warning ever")
-        if self.recovery_max_s < self.recovery_timeout_s:
-            raise SettingsError(f"recovery_max_s is {self.recovery_max_s}, under recovery_timeout_s ({self.recovery_timeout_s})")
-        if self.backoff_max_s < self.backoff_s:
-            raise SettingsError(f"backoff_max_s is {self.backoff_max_s}, under backoff_s ({self.backoff_s})")
+        for less, more in ORDERED:
+            if getattr(self, less) > getattr(self, more):
+                raise SettingsError(f"{less} is {getattr(self, less)}, over {more} ({getattr(self, more)})")
         if 0 < self.throttle < 1:
-            raise SettingsError(f"throttle is {self.throttle}: under 1 it refuses calls of a healthy dependency; 0 turns it off")
+            raise SettingsError(f"throttle is {self.throttle}: under 1 it refuses calls that are good; 0 turns it off")
 
     def changed(self, **changes: Any) -> PolicySettings:
         """The same with some settings changed. Raises SettingsError for a name that is unknown or a value out of range."""
