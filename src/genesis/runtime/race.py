@@ -2,7 +2,8 @@
 
 In: a call and its plan. Out: its result or its error. Each attempt owns a task and a context of its own from its first step.
 A failure starts what is planned next at once, and never beats a success that may still come. Losers are cancelled and
-awaited in the background: they never delay the winner, and their results are closed.
+awaited in the background: they never delay the winner, and their results are closed. Of the attempts that a fallback was
+faster than, one at a time goes on: else nobody would learn that the dependency does not answer at all.
 
 Source: gRPC A6 for failures that start the next copy; Polly v8 for contexts and closed results; specification section 1.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
 from genesis.layers.mitigation.circuit import CircuitState
+from genesis.runtime.instead import fallback
 from genesis.runtime.log import log
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class Race:
             kind = self._planned.popleft()[1]
             self._error_seen = self._error
             if kind == FALLBACK:
-                self._start(kind, self._call.fallback())
+                self._start(kind, fallback(self._call))
             else:
                 self._copy(now)
 
@@ -179,12 +181,16 @@ class Race:
         return winner.result()
 
     def _lose(self, task: asyncio.Task[Any], kind: str) -> None:
+        call = self._call
         if kind == "copy":
-            self._call.part.wins.tell(won=False)
-            self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
+            call.part.wins.tell(won=False)
+            call.policy.tell(call.operation, Step.HEDGE_LOST)
         _losers[task] = None
+        if kind == "first" and call.fell_back and not call.part.observed:
+            task.add_done_callback(call.observe())
+        else:
+            task.cancel()
         task.add_done_callback(_lost)
-        task.cancel()
 
 
 _NONE = object()
