@@ -83,7 +83,7 @@ class Call:
             SCOPE.set(self.scope)
             if not self.held:
                 self._let_go()
-        if self.operation.stale is not None and not self.fell_back:
+        if self.operation.stale is not None and not (self.fell_back or self.held):
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
 

@@ -49,6 +49,8 @@ class Race:
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._failures = 0
+        """Since the last start."""
         self._waits_until = 0.0
         """For the call itself, while a fallback is ready; 0: none is."""
         self._ready: asyncio.Task[Any] | None = None
@@ -99,19 +101,13 @@ class Race:
     def _start_due(self) -> None:
         """Start what is due, or what is next if nothing runs."""
         now = self._loop.time()
-        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failing()):
+        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failures or not self._running):
             kind = self._planned.popleft()[1]
-            self._error_seen = self._error
+            self._failures = 0
             if kind == FALLBACK:
                 self._start(kind, fallback(self._call))
             else:
                 self._copy(now)
-
-    def _failing(self) -> bool:
-        """Whether an attempt has failed since the last one was started."""
-        return self._error is not None and self._error is not self._error_seen
-
-    _error_seen: Exception | None = None
 
     def _copy(self, now: float) -> None:
         call = self._call
@@ -162,6 +158,7 @@ class Race:
         return len(self._running) == 1 and not self._planned and task in self._running
 
     def _note(self, error: BaseException, kind: str) -> None:
+        self._failures += 1
         if self._error is None or kind == "first":
             self._error = error if isinstance(error, Exception) else RuntimeError("an attempt was cancelled from inside")
 
