@@ -22,9 +22,9 @@ from genesis.core.errors import (
     UnavailableError,
 )
 from genesis.core.signals import Outcome
-from genesis.layers.mitigation.circuit import CircuitState, Permit
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.plain import PlainCall
@@ -108,8 +108,8 @@ class Operation:
         else:
             self.stale = None
         limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
-        self.easy = not (limited or self.stale or self._bad_result or self.shard)
-        """Whether its calls may go the short way."""
+        self.easy = not (limited or self.stale or self._bad_result or self.shard or self.policy.listened)
+        """Whether its calls may go the short way, of which nothing is told."""
 
     # --- judgement --------------------------------------------------------------------------------------------------------
 
@@ -204,8 +204,12 @@ class Operation:
         return self._guarded(awaitable)
 
     async def _guarded(self, awaitable: Awaitable[R]) -> R:
-        async with self.attempt():
-            return await awaitable
+        try:
+            async with self.attempt():
+                return await awaitable
+        finally:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # of a call that was refused it never began
 
     # --- in words ---------------------------------------------------------------------------------------------------------
 
@@ -249,7 +253,8 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
             return stop.value
         except BaseException as error:
             SCOPE.set(scope)
-            return await _begun(Call(operation, part, function, (args, kwargs), now), generation, _raises(error))
+            call = Call(operation, part, function, (args, kwargs), now)
+            return await _begun(call, generation, _raises(call, error))
         SCOPE.set(scope)
         call = Call(operation, part, function, (args, kwargs), now)
         return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
@@ -264,7 +269,8 @@ async def _begun(call: Call, generation: int, first: Coroutine[Any, Any, Any]) -
     return await call.run(first)
 
 
-async def _raises(error: BaseException) -> Any:
+async def _raises(call: Call, error: BaseException) -> Any:
+    call.ended(1, call.began, call.operation.judge(error), False)
     raise error
 
 

@@ -15,8 +15,9 @@ from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
 from genesis.layers.mitigation.budget import Budget
-from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition, Trigger
+from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Mode, Permit, Refusal, Transition, Trigger
 
 REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
@@ -45,6 +46,7 @@ class Part:
         """Of the circuit, for plain functions that run in threads. Nobody is called with it held."""
         self._changes: list[Transition] = []
         self.circuit.changed = self._changes.append
+        self._telling = False
         self.healthy = Latency()
         """Latencies while the circuit was calm: what is expected."""
         self.recent = Latency()
@@ -52,6 +54,8 @@ class Part:
         self.load = LoadCorrelation()
         self.wins = HedgeWins()
         self.probability = SuccessProbability()
+        self.short = 0
+        """Good calls that went the short way."""
         self.under_way = 0
         """Attempts that wait for the dependency."""
         self.observed = False
@@ -69,12 +73,34 @@ class Part:
 
     def settle(self) -> None:
         """Something that decides whether a call goes the short way may have changed: tell it."""
-        while self._changes:
-            change = self._changes.pop(0)
-            if change.trigger in (Trigger.PROVED, Trigger.RESET):
-                self.probability = SuccessProbability()
-            self._tell(self, change)
+        while self._changes and not self._telling:
+            self._tell_changes()
         self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
+
+    def _tell_changes(self) -> None:
+        """One after the other, whatever threads and listeners do: what comes in between is told by whoever tells already."""
+        with self._lock:
+            if self._telling:
+                return
+            self._telling = True
+        try:
+            while self._changes:
+                change = self._changes.pop(0)
+                if change.trigger in (Trigger.PROVED, Trigger.RESET):
+                    self.probability = SuccessProbability()
+                self._tell(self, change)
+        finally:
+            self._telling = False
+
+    def by_hand(self, act: Callable[[Circuit, float], None], now: float) -> None:
+        """Somebody moves the circuit."""
+        with self._lock:
+            act(self.circuit, now)
+        self.settle()
+
+    def abandons(self, settings: PolicySettings) -> bool:
+        """Whether calls that would fail are abandoned now. `settings`: of their operation."""
+        return self.circuit.rules and self.probability.abandons(settings)
 
     # --- the circuit ----------------------------------------------------------------------------------------------------
 
@@ -90,11 +116,15 @@ class Part:
         """A call was good."""
         with self._lock:
             self.circuit.succeeded(permit, latency_s, now)
+            if self.circuit.mode is not Mode.DISABLED:
+                self.probability.succeeded()
         self.settle()
 
     def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, what: str) -> None:
         """A call failed."""
         with self._lock:
+            if self.circuit.mode is not Mode.DISABLED:
+                self.probability.failed()
             self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
         self.settle()
 
@@ -114,9 +144,11 @@ class Part:
 
     def good(self, latency_s: float, now: float) -> None:
         """A call that went the short way has succeeded."""
+        self.short += 1
         self._budget.deposit(now)
         self.circuit.good(latency_s, now)
         self.healthy.tell(latency_s, now)
+        self.probability.succeeded()
         if self._changes:
             self.settle()
         if now >= self._refresh_at:
