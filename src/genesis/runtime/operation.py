@@ -139,12 +139,13 @@ class Operation:
         return self.idempotent and (self._retry_on is None or error is None or self._retry_on(error))
 
     def base_s(self, state: CircuitState) -> float:
-        """The base timeout in a state of the circuit."""
+        """The base timeout in a state of the circuit. It is never shorter where calls are known to be slower."""
+        settings = self.settings
         if state is CircuitState.RESILIENT:
-            return self.settings.timeout_resilient_s
+            return max(settings.timeout_s, settings.timeout_resilient_s)
         if state is CircuitState.ULTRA_RESILIENT:
-            return self.settings.timeout_ultra_s
-        return self.settings.timeout_s
+            return max(settings.timeout_s, settings.timeout_resilient_s, settings.timeout_ultra_s)
+        return settings.timeout_s
 
     def part(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Part:
         """The dependency, or the shard of it that a call is for."""
