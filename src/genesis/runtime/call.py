@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
     from genesis.runtime.part import Part
 
+WAIT_MAX_S = 60.0
+"""Longest wait for another attempt that a caller is kept for. Who has to come back later is told so by the error itself."""
 LEASE_MAX_S = 3600.0
 """How long a probe that has no timeout holds its permit."""
 
@@ -299,7 +301,7 @@ class Call:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
             return None
         if not policy.budget.take("retry", now):
             policy.tell(operation, Step.BUDGET_SPENT, "no retry")

@@ -14,6 +14,7 @@ from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceed
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S, Permit, Refusal
+from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
 from genesis.runtime.scope import SCOPE
 
@@ -116,7 +117,7 @@ class PlainCall:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self._number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self._until or not policy.budget.take("retry", now):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self._until or not policy.budget.take("retry", now):
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self._number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
