@@ -319,6 +319,7 @@ class Call:
             part.probability.failed()
             part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
         if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
             self._explain(error, now)
 
     def _hurried(self, now: float) -> bool:
@@ -363,7 +364,12 @@ class Call:
         if operation.fallback is None:
             raise error
         self.policy.tell(operation, Step.FALLBACK, repr(error))
-        return await self.fallback(error)
+        try:
+            return await self.fallback(error)
+        except Exception as failure:
+            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+                raise failure from error
+            raise
 
     async def fallback(self, error: Exception | None = None) -> Any:
         """Run the fallback. After the deadline, only one that does not wait."""

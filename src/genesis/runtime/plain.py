@@ -127,6 +127,8 @@ class PlainCall:
             self._policy.gate.judged(good=False)
             part.probability.failed()
             part.failed(permit, took_s, now, timeout=False, what=repr(error))
+            if error is not None:
+                part.note(error, now)
         elif outcome is Outcome.IGNORED:
             part.released(permit)
         else:
@@ -147,4 +149,9 @@ class PlainCall:
         if operation.fallback is None:
             raise error
         policy.tell(operation, Step.FALLBACK, repr(error))
-        return operation.fallback(*self._given[0], **self._given[1])
+        try:
+            return operation.fallback(*self._given[0], **self._given[1])
+        except Exception as failure:
+            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+                raise failure from error
+            raise
