@@ -28,7 +28,7 @@ from genesis.layers.mitigation.settings import NEVER
 from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.limit import resumed, within
 from genesis.runtime.race import Race
-from genesis.runtime.scope import SCOPE, Scope
+from genesis.runtime.scope import SCOPE, Scope, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
@@ -58,7 +58,7 @@ class Call:
         self.make, self.given = make, given
         self.loop, self.began = asyncio.get_running_loop(), began
         self.scope: Scope = SCOPE.get()
-        self.until = min(self.scope[0], began + operation.deadline_s)
+        self.until = min(scope()[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
         self.number = 0

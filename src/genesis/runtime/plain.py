@@ -15,7 +15,7 @@ from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S, Permit, Refusal
 from genesis.runtime.clock import sleep
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
@@ -32,7 +32,7 @@ class PlainCall:
         self._function, self._given = function, given
         self._began = self._policy.now()
         self._scope = SCOPE.get()
-        self._until = min(self._scope[0], self._began + operation.deadline_s)
+        self._until = min(scope()[0], self._began + operation.deadline_s)
         self._number = 0
 
     def run(self) -> Any:
