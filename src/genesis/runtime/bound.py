@@ -130,6 +130,8 @@ class Bound:
         method = self._method
 
         def work() -> tuple[bytes | None, Any]:
+            if self.route.timeout_s is not None:
+                context._ends_at = context._pipeline.clock.now() + self.route.timeout_s
             if not self.stateful:
                 return None, method(context) if self.tick else method(message, context)
             state = self.decode(row[1]) if row[0] == self.version else self._older(row)

@@ -28,7 +28,7 @@ from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import instead
 from genesis.runtime.limit import awaits, resumed, within
 from genesis.runtime.race import Race
-from genesis.runtime.scope import SCOPE, Scope
+from genesis.runtime.scope import SCOPE, Scope, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
@@ -60,7 +60,7 @@ class Call:
         self.make, self.given = make, given
         self.loop, self.began = asyncio.get_running_loop(), began
         self.scope: Scope = SCOPE.get()
-        self.until = min(self.scope[0], began + operation.deadline_s)
+        self.until = min(scope()[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
         self.number = 0
@@ -334,6 +334,7 @@ class Call:
             part.probability.failed()
             part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
         if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
             self._explain(error, now)
 
     def _hurried(self, now: float) -> bool:

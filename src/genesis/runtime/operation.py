@@ -29,6 +29,7 @@ from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.plain import PlainCall
 from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import scope as inherited
 
 if TYPE_CHECKING:
     from genesis.runtime.part import Part
@@ -233,7 +234,7 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
         scope = SCOPE.get()
         until = now + operation.deadline_s
         if until > scope[0]:
-            until = scope[0]
+            until = min(until, inherited()[0])
             if until <= now:
                 return await Call(operation, part, function, (args, kwargs), now).run()
         generation = part.circuit.generation

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from random import Random
 
@@ -97,6 +98,16 @@ class Part:
         with self._lock:
             self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
         self.settle()
+
+    def note(self, error: BaseException, now: float, *, timeout: bool = False) -> None:
+        """Write on an error that is let through what is known of an outage: who has asked for the call may wait for its end.
+
+        An error that takes no attributes is left as it is.
+        """
+        outage = self.circuit.outage(now, timeout=timeout)
+        if outage is not None or hasattr(error, "genesis_outage"):  # one object may be raised again and again
+            with suppress(Exception):
+                setattr(error, "genesis_outage", outage)
 
     def released(self, permit: Permit) -> None:
         """A call has no outcome."""

@@ -16,7 +16,7 @@ from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S, Permit, Refusal
 from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
@@ -33,7 +33,7 @@ class PlainCall:
         self._function, self._given = function, given
         self._began = self._policy.now()
         self._scope = SCOPE.get()
-        self._until = min(self._scope[0], self._began + operation.deadline_s)
+        self._until = min(scope()[0], self._began + operation.deadline_s)
         self._number = 0
 
     def run(self) -> Any:
@@ -128,6 +128,8 @@ class PlainCall:
             self._policy.gate.judged(good=False)
             part.probability.failed()
             part.failed(permit, took_s, now, timeout=False, what=repr(error))
+            if error is not None:
+                part.note(error, now)
         elif outcome is Outcome.IGNORED:
             part.released(permit)
         else:
@@ -148,4 +150,9 @@ class PlainCall:
         if operation.fallback is None:
             raise error
         policy.tell(operation, Step.FALLBACK, repr(error))
-        return operation.fallback(*self._given[0], **self._given[1])
+        try:
+            return operation.fallback(*self._given[0], **self._given[1])
+        except Exception as failure:
+            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+                raise failure from error
+            raise

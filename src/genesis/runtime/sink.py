@@ -29,6 +29,7 @@ from genesis.runtime.log import log
 from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.resource import Need, needs_of_function
+from genesis.runtime.scope import FREE, SCOPE, SPARE, deadline
 from genesis.runtime.status import SinkStatus
 
 BATCH_MAX = BATCH_RECORDS
@@ -181,6 +182,7 @@ class SinkRunner:
 
     async def run(self) -> None:
         """Give until the stop."""
+        SCOPE.set(FREE)  # whoever opened the node is in no hurry for this
         try:
             while not self._stopping.is_set():
                 if not self._rows:
@@ -267,7 +269,8 @@ class SinkRunner:
         error: BaseException | None = None
         try:
             async with limit:
-                await self._give(items)
+                with deadline(inf if self.sink.timeout_s is None else (1 - SPARE) * self.sink.timeout_s):
+                    await self._give(items)
         except BaseException as found:
             cancelled = isinstance(found, asyncio.CancelledError)
             if isinstance(found, KeyboardInterrupt) or (cancelled and (self._closed or task.cancelling())):

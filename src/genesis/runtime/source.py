@@ -24,6 +24,7 @@ from genesis.runtime.intake import Offer
 from genesis.runtime.log import log
 from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.scope import FREE, SCOPE
 
 IN_FLIGHT = 512
 """Offers of one source that may wait for their commit: enough for the writer to be busy, little enough to be patient."""
@@ -75,6 +76,7 @@ class SourceRunner:
     async def run(self) -> None:
         """Run the source until it ends by itself, starting it again when it fails."""
         failures = 0
+        SCOPE.set(FREE)  # whoever opened the node is in no hurry for this
         while True:
             position = await self._position()
             self.state = "running"

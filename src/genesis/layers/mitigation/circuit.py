@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from genesis.core.errors import Outage
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.layers.mitigation.window import Window
 
@@ -28,6 +29,8 @@ EASED = 0.8
 """Share of a threshold below which a state is left again: the gap keeps it from going to and fro."""
 LEASE_S = 30.0
 """How long a probe holds its permit when its call has no timeout."""
+OUTAGE_S = 1.0
+"""When work may come again that met a failing dependency whose circuit lets calls out: as `UnavailableError` has it."""
 RAMP_DONE = 64
 """Calls under way at which the ramp is over: past it a dependency is taken for well."""
 
@@ -431,6 +434,17 @@ class Circuit:
     def retry_after_s(self, now: float) -> float:
         """When a call may be let out again, in seconds; 0 while it lets them out."""
         return max(0.0, self._open_until - now) if self.state is _O else 0.0
+
+    def outage(self, now: float, *, timeout: bool = False) -> Outage | None:
+        """What the failure means that it has heard of last: nothing (None) if the call before it was good.
+
+        While it is CLOSED, what fails again and again may be the dependency, or what is asked of it.
+        """
+        if self.mode is Mode.DISABLED:
+            return None
+        if self.state is not _C:
+            return Outage(max(OUTAGE_S, self.retry_after_s(now)), True)
+        return Outage(OUTAGE_S, False) if self.failure_count > (0.5 if timeout else 1.0) else None
 
     def view(self) -> dict[str, object]:
         """Its figures, for people."""
