@@ -42,12 +42,14 @@ def written(for_s: float) -> str:
     """
     if isnan(for_s):
         raise ValueError("NaN is no time")
-    nanoseconds = max(0.0, for_s) * PER_UNIT_NS["S"]
+    for_s = max(0.0, for_s)
     for unit, ns in PER_UNIT_NS.items():
-        if nanoseconds / ns < VALUE_MAX + 1:
-            value = round(nanoseconds) // ns
-            over = value * ns / PER_UNIT_NS["S"] > for_s  # what a product of floats may be rounded up by
-            return f"{max(0, value - over)}{unit}"
+        about = for_s * PER_UNIT_NS["S"] / ns
+        if about < VALUE_MAX + 1:
+            value = min(VALUE_MAX, int(about) + 1)
+            while value * ns / PER_UNIT_NS["S"] > for_s:  # twice at the most: a product of floats is rounded, either way
+                value -= 1
+            return f"{value}{unit}"
     return f"{VALUE_MAX}H"
 
 
