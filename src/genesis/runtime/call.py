@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from math import inf
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from genesis.core.errors import (
@@ -19,14 +19,14 @@ from genesis.core.errors import (
     CallTimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
-    UnavailableError,
 )
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
 from genesis.layers.mitigation.circuit import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.settings import NEVER
 from genesis.layers.mitigation.timeouts import timeout_s
-from genesis.runtime.limit import resumed, within
+from genesis.runtime.instead import instead
+from genesis.runtime.limit import awaits, resumed, within
 from genesis.runtime.race import Race
 from genesis.runtime.scope import SCOPE, Scope
 
@@ -78,12 +78,12 @@ class Call:
                 self._begin()
             result = await self._repeated(first)
         except Exception as error:
-            return await self._instead(error)
+            return await instead(self, error)
         finally:
             SCOPE.set(self.scope)
             if not self.held:
                 self._let_go()
-        if self.operation.stale is not None and not self.fell_back:
+        if self.operation.stale is not None and not (self.fell_back or self.held):
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
 
@@ -219,7 +219,7 @@ class Call:
             if not hasattr(made, "__await__"):
                 self.ended(number, began, Outcome.GOOD, hedge)
                 return made
-            rest = made if isinstance(made, Coroutine) else _awaits(made)
+            rest = made if isinstance(made, Coroutine) else awaits(made)
             waiting_for = rest.send(None)
         except StopIteration as stop:
             self.ended(number, began, Outcome.GOOD, hedge)
@@ -274,6 +274,19 @@ class Call:
             policy.emit(AttemptEnded(policy.name, now, self.operation.name, number, took_s, outcome, hedge))
 
     # --- what comes of it ---------------------------------------------------------------------------------------------
+
+    def observe(self) -> Callable[[asyncio.Task[Any]], None]:
+        """The attempt goes on after a fallback has answered. Returns what is to be told its end."""
+        part, permit = self.part, self.permit
+        self.permit, part.observed = None, True
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            part.observed, self.permit, self.fell_back = False, permit, False
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            with suppress(Exception):  # what the caller would be told: there is none any more
+                self.conclude(Outcome.GOOD if error is None else self.operation.judge(error), error)
+
+        return ended
 
     def _wait_s(self, error: Exception | None, outcome: Outcome) -> float | None:
         """After a failed attempt: seconds until the next one. None: there is none."""
@@ -346,43 +359,3 @@ class Call:
         permit, self.permit = self.permit, None
         if permit is not None:
             self.part.released(permit)
-
-    # --- the fallback -------------------------------------------------------------------------------------------------
-
-    async def _instead(self, error: Exception) -> Any:
-        """Answer in place of a call that failed, or raise its error."""
-        operation, now = self.operation, self.loop.time()
-        unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
-        if not unavailable and operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
-            raise error
-        if operation.stale is not None:
-            kept = operation.stale.get(operation.entry(self.given), now)
-            if kept is not None:
-                self.policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
-                return kept[0]
-        if operation.fallback is None:
-            raise error
-        self.policy.tell(operation, Step.FALLBACK, repr(error))
-        return await self.fallback(error)
-
-    async def fallback(self, error: Exception | None = None) -> Any:
-        """Run the fallback. After the deadline, only one that does not wait."""
-        assert self.operation.fallback is not None
-        made = self.operation.fallback(*self.given[0], **self.given[1])
-        if not hasattr(made, "__await__"):
-            return made
-        rest = made if isinstance(made, Coroutine) else _awaits(made)
-        try:
-            waiting_for = rest.send(None)
-        except StopIteration as stop:
-            return stop.value
-        if self.until == inf:
-            return await resumed(rest, waiting_for)
-        now = self.loop.time()
-        return await within(
-            self.loop, max(now, self.until), f"the fallback of {self.operation.name}", self.until - now, rest, waiting_for
-        )
-
-
-async def _awaits(made: Any) -> Any:
-    return await made

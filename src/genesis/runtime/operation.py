@@ -153,8 +153,13 @@ class Operation:
         return self.policy.part(str(self.shard(*given[0], **given[1])))
 
     def entry(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Hashable:
-        """Under which a result is kept."""
-        return (given[0], tuple(sorted(given[1].items())))
+        """Under which a result is kept: its arguments, or what they look like."""
+        key = (given[0], tuple(sorted(given[1].items())))
+        try:
+            hash(key)
+        except TypeError:
+            return repr(key)
+        return key
 
     # --- the ways to call -------------------------------------------------------------------------------------------------
 
@@ -232,8 +237,8 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
             if until <= now:
                 return await Call(operation, part, function, (args, kwargs), now).run()
         generation = part.circuit.generation
-        SCOPE.set((until, scope[1] or operation.repeats))
         rest = function(*args, **kwargs)
+        SCOPE.set((until, scope[1] or operation.repeats))
         try:
             waiting_for = rest.send(None)
         except StopIteration as stop:

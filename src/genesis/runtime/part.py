@@ -15,13 +15,15 @@ from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
 from genesis.layers.mitigation.budget import Budget
-from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition
+from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition, Trigger
 from genesis.layers.mitigation.settings import PolicySettings
 
 REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
 HEDGE_MIN_S = 0.001
 """Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
+QUANTILES = (0.75, 0.9, 0.95, 0.99)
+"""What attempts are planned by."""
 
 
 class Part:
@@ -52,20 +54,27 @@ class Part:
         self.probability = SuccessProbability()
         self.under_way = 0
         """Attempts that wait for the dependency."""
+        self.observed = False
+        """Whether an attempt goes on though a fallback has answered, to see what becomes of it."""
         self.easy = False
         """Whether a call may go out the short way: the circuit is calm and nothing speaks against the call."""
         self.hedge_after_s = 0.0
         """When a copy would start while CLOSED; 0: no copies."""
         self.expected_s: float | None = None
         self.p99_s: float | None = None
+        self._known: dict[float, float] = {}
+        """Quantiles of healthy calls, in seconds, as they were known last."""
         self._refresh_at = 0.0
         self.settle()
 
     def settle(self) -> None:
         """Something that decides whether a call goes the short way may have changed: tell it."""
-        self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
         while self._changes:
-            self._tell(self, self._changes.pop(0))
+            change = self._changes.pop(0)
+            if change.trigger in (Trigger.PROVED, Trigger.RESET):
+                self.probability = SuccessProbability()
+            self._tell(self, change)
+        self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
 
     # --- the circuit ----------------------------------------------------------------------------------------------------
 
@@ -125,11 +134,14 @@ class Part:
             self.refresh(now)
 
     def refresh(self, now: float) -> None:
-        """Take the figures anew."""
-        healthy, settings = self.healthy, self._settings
+        """Take the figures anew; what is expected is not learned while the circuit is not calm."""
+        healthy, settings, known = self.healthy, self._settings, self._known
         self._refresh_at = now + REFRESH_S
-        p95_s = healthy.quantile(0.95, now)
-        self.expected_s, self.p99_s = healthy.mean(now), healthy.quantile(0.99, now)
+        if self.circuit.calm and healthy.mean(now) is not None:
+            self.expected_s = healthy.mean(now)
+            for q in QUANTILES:
+                known[q] = healthy.quantile(q, now) or known.get(q, 0.0)
+        p95_s, self.p99_s = known.get(0.95), known.get(0.99)
         self.circuit.slow_over_s = inf if p95_s is None else settings.slow_factor * p95_s
         self.circuit.load_bound = self.load.bound()
         hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0
@@ -143,15 +155,16 @@ class Part:
         return (calm and slow is not None and slow > 0.5) or topped or self.load.bound()
 
     def quantile(self, q: float, now: float) -> float | None:
-        """Of what calls take in the state that the circuit is in."""
-        found = None if self.circuit.calm else self.recent.quantile(q, now)
-        return self.healthy.quantile(q, now) if found is None else found
+        """Of healthy calls; while calls are extremely slow, of those: or each would be copied at once."""
+        extreme = self.circuit.state is CircuitState.ULTRA_RESILIENT
+        found = self.recent.quantile(q, now) if extreme else None
+        return self._known.get(q) if found is None else found
 
-    def view(self, now: float) -> dict[str, object]:
+    def view(self) -> dict[str, object]:
         """Its figures, for people."""
         return self.circuit.view() | {
             "expected_s": self.expected_s,
-            "p95_s": self.healthy.quantile(0.95, now),
+            "p95_s": self._known.get(0.95),
             "p99_s": self.p99_s,
             "success_probability": self.probability.value,
             "under_way": self.under_way,

@@ -293,12 +293,12 @@ class Policy:
 
     def view(self) -> dict[str, object]:
         """Figures for people and programs."""
-        now = self.now()
-        return self.whole.view(now) | {
+        self.now()  # in another world there is nothing to see yet
+        return self.whole.view() | {
             "name": self.name,
             "counts": dict(self.counts),
             "budget": self.budget.view(),
-            "shards": {name: part.view(now) for name, part in self._shards.items()},
+            "shards": {name: part.view() for name, part in self._shards.items()},
         }
 
     def explain(self, operation: Operation | None = None) -> str:

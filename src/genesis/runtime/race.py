@@ -2,7 +2,8 @@
 
 In: a call and its plan. Out: its result or its error. Each attempt owns a task and a context of its own from its first step.
 A failure starts what is planned next at once, and never beats a success that may still come. Losers are cancelled and
-awaited in the background: they never delay the winner, and their results are closed.
+awaited in the background: they never delay the winner, and their results are closed. Of the attempts that a fallback was
+faster than, one at a time goes on: else nobody would learn that the dependency does not answer at all.
 
 Source: gRPC A6 for failures that start the next copy; Polly v8 for contexts and closed results; specification section 1.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
 from genesis.layers.mitigation.circuit import CircuitState
+from genesis.runtime.instead import fallback
 from genesis.runtime.log import log
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Race:
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._failures = 0
+        """Since the last start."""
         self._waits_until = 0.0
         """For the call itself, while a fallback is ready; 0: none is."""
         self._ready: asyncio.Task[Any] | None = None
@@ -97,19 +101,13 @@ class Race:
     def _start_due(self) -> None:
         """Start what is due, or what is next if nothing runs."""
         now = self._loop.time()
-        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failing()):
+        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failures or not self._running):
             kind = self._planned.popleft()[1]
-            self._error_seen = self._error
+            self._failures = 0
             if kind == FALLBACK:
-                self._start(kind, self._call.fallback())
+                self._start(kind, fallback(self._call))
             else:
                 self._copy(now)
-
-    def _failing(self) -> bool:
-        """Whether an attempt has failed since the last one was started."""
-        return self._error is not None and self._error is not self._error_seen
-
-    _error_seen: Exception | None = None
 
     def _copy(self, now: float) -> None:
         call = self._call
@@ -160,6 +158,7 @@ class Race:
         return len(self._running) == 1 and not self._planned and task in self._running
 
     def _note(self, error: BaseException, kind: str) -> None:
+        self._failures += 1
         if self._error is None or kind == "first":
             self._error = error if isinstance(error, Exception) else RuntimeError("an attempt was cancelled from inside")
 
@@ -179,12 +178,16 @@ class Race:
         return winner.result()
 
     def _lose(self, task: asyncio.Task[Any], kind: str) -> None:
+        call = self._call
         if kind == "copy":
-            self._call.part.wins.tell(won=False)
-            self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
+            call.part.wins.tell(won=False)
+            call.policy.tell(call.operation, Step.HEDGE_LOST)
         _losers[task] = None
+        if kind == "first" and call.fell_back and not call.part.observed:
+            task.add_done_callback(call.observe())
+        else:
+            task.cancel()
         task.add_done_callback(_lost)
-        task.cancel()
 
 
 _NONE = object()
