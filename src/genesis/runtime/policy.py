@@ -97,6 +97,7 @@ class Policy:
         self.counts: Counter[str] = Counter()
         self.gate = Gate(self.settings, rng, self._limited)
         self.whole = self._new_part("")
+        self.whole.watch(self.listened)
         self._shards: OrderedDict[str, Part] = OrderedDict()
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -114,7 +115,7 @@ class Policy:
         return self.clock()
 
     def _new_part(self, shard: str) -> Part:
-        return Part(shard, self.settings, self.budget, self.rng, initial=self._initial, tell=self._changed)
+        return Part(shard, self.settings, self.budget, self.rng, initial=self._initial, tell=self._changed, count=self.count)
 
     def part(self, shard: str) -> Part:
         """One shard of the dependency, with a circuit of its own."""
@@ -250,14 +251,18 @@ class Policy:
         """
         entry = (listener, kinds or (Signal,))
         self._listeners.append(entry)
-        self.listened = True
+        self._heard()
 
         def stop() -> None:
             if entry in self._listeners:
                 self._listeners.remove(entry)
-            self.listened = bool(self._listeners)
+            self._heard()
 
         return stop
+
+    def _heard(self) -> None:
+        self.listened = bool(self._listeners)
+        self.whole.watch(self.listened)
 
     def emit(self, signal: Signal) -> None:
         """Tell whoever listens."""
@@ -274,9 +279,9 @@ class Policy:
         if self.listened:
             self.emit(StepTaken(self.name, self.now(), operation.name, step, why))
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, times: int = 1) -> None:
         """Count it."""
-        self.counts[what] += 1
+        self.counts[what] += times
 
     def _limited(self, operation: str, limit: str) -> None:
         self.count(Step.LIMITED)
