@@ -27,6 +27,7 @@ from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
+from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
 from genesis.runtime.scope import SCOPE
 
@@ -224,11 +225,10 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
     policy = operation.policy
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
-        loop = get_running_loop()
-        if loop is not policy.loop:
+        if (policy.asks_loop or own_time.loops) and (loop := get_running_loop()) is not policy.loop:
             policy.enter(loop)
         now, part, scope = policy.clock(), policy.whole, SCOPE.get()
-        if not (part.easy and operation.easy) or (operation.hedges and part.hedge_after_s) or scope[0] <= now:
+        if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges) or scope[0] <= now:
             given = args, kwargs
             return await Call(operation, operation.part(given), function, given, now).run()
         generation = part.circuit.generation
@@ -252,6 +252,9 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
             call = Call(operation, part, function, (args, kwargs), now, scope)
             return await _begun(call, generation, call.raised(error, now))
         call = Call(operation, part, function, (args, kwargs), now, scope)
+        if call.loop is not policy.loop:
+            policy.enter(call.loop)
+            now = call.began = policy.clock()
         return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
 
     return protected

@@ -20,7 +20,7 @@ from genesis.layers.mitigation.budget import Budget
 from genesis.layers.mitigation.circuit import CircuitState, Transition
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.runtime.block import Attempt
-from genesis.runtime.clock import monotonic, time_of
+from genesis.runtime.clock import monotonic, time_of, time_of_system
 from genesis.runtime.gate import Gate
 from genesis.runtime.log import log
 from genesis.runtime.operation import Matcher, Operation, Options, Which
@@ -74,7 +74,9 @@ class Policy:
         self.listened = False
         """Whether anybody listens."""
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The one that called last."""
+        """The one that called last, as far as that matters."""
+        self.asks_loop = True
+        """Whether a call that ends at once has to ask which loop runs: not if that has the system's time, as most have."""
         self._begin(Random())
         self._register()
         self._default = Operation(self, Options())
@@ -104,6 +106,7 @@ class Policy:
         """Another loop calls. In one with virtual time a new world begins: what was learned elsewhere is of another time."""
         virtual, was_virtual = getattr(loop, "virtual", False), getattr(self.loop, "virtual", False)
         self.loop, self.clock = loop, time_of(loop)
+        self.asks_loop = self.clock is not time_of_system
         if virtual or was_virtual:
             self._begin(Random(self.name) if virtual else Random())
 
