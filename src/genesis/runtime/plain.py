@@ -53,7 +53,7 @@ class PlainCall:
 
     def _begin(self) -> None:
         operation, policy = self._operation, self._policy
-        policy.budget.deposit(self._began)
+        self._part.deposit(self._began)
         if self._began >= self._until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
         policy.gate.throttled(operation.name)
@@ -117,7 +117,7 @@ class PlainCall:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self._number, policy.rng, retry_after_s=asked_s)
-        if wait_s > WAIT_MAX_S or now + wait_s >= self._until or not policy.budget.take("retry", now):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self._until or not self._part.take("retry", now):
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self._number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s

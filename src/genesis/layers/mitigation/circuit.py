@@ -167,14 +167,19 @@ class Circuit:
         self.calm = False
         self._settle()
 
-    # --- hot: while the circuit is calm -------------------------------------------------------------------------------
+    # --- while the circuit is calm ------------------------------------------------------------------------------------
 
-    def good(self, latency_s: float, now: float) -> None:
-        """A call of this generation that needed no permit, since the circuit was calm, has succeeded."""
-        self.success_count += 1
+    @property
+    def quiet(self) -> bool:
+        """Whether it is calm, and a good call that is not slow changes nothing but counts."""
+        return self.calm and not (self.failure_count or self.degradation_score)
+
+    def good(self, latency_s: float, now: float, calls: int = 1) -> None:
+        """Calls of this generation that needed no permit, since the circuit was calm, have succeeded."""
+        self.success_count += calls
         window = self.window
-        window.calls += 1
-        self._latencies.append(latency_s)
+        window.calls += calls
+        self._latencies.extend([latency_s] * min(calls, RECENT))
         if now >= window.turns_at:
             window.turn(now)
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
