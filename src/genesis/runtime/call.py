@@ -22,8 +22,8 @@ from genesis.core.errors import (
 )
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
-from genesis.layers.mitigation.circuit import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.settings import NEVER
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import instead
 from genesis.runtime.limit import awaits, resumed, within
@@ -69,7 +69,7 @@ class Call:
         self.took_s = 0.0
         self.fell_back = self.alone = self.held = self.entered = False
         """Whether a fallback answered; nothing may run beside an attempt; its outcome is told by whoever made the call; a block
-        has a turn of the gate."""
+        or stream has a turn of the gate."""
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class Call:
         finally:
             SCOPE.set(self.scope)
             if not self.held:
-                self._let_go()
+                self.let_go()
         if self.operation.stale is not None and not (self.fell_back or self.held):
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
@@ -99,6 +99,8 @@ class Call:
         self.part.deposit(now)
         if now >= self.until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        if not self.part.circuit.rules:
+            return
         policy.gate.throttled(operation.name)
         wait_s = self.part.probability.ask(operation.settings, now)
         if wait_s is not None:
@@ -118,7 +120,7 @@ class Call:
                     self._fails(error, outcome)
                     raise
             else:
-                if self.fell_back or not self.operation.is_bad(result):
+                if self.fell_back or self.held or not self.operation.is_bad(result):
                     if not self.held:
                         self._succeeds()
                     return result
@@ -129,8 +131,15 @@ class Call:
             if first is not None:  # it may have been inside a scope of its own when it ended
                 first = None
                 self._enter_scope()
-            self._let_go()
+            self.let_go()
+            await self._pause(wait_s)
+
+    async def _pause(self, wait_s: float) -> None:
+        try:
             await asyncio.sleep(wait_s)
+        except BaseException:  # the next attempt, which is paid, never starts
+            self.policy.budget.give_back("retry", self.loop.time())
+            raise
 
     async def _attempts(self) -> Any:
         """One attempt, or several beside each other."""
@@ -170,10 +179,13 @@ class Call:
             if not hedge:
                 self.permit = permit
             try:
-                return await self._made(number, hedge)
+                result = await self._made(number, hedge)
             finally:
                 if hedge:
                     self.part.released(permit)
+            if self.held:
+                self.entered, limited = limited, False
+            return result
         finally:
             if limited:
                 gate.leave()
@@ -188,7 +200,7 @@ class Call:
         try:
             self.permit = self._permitted()
         except BaseException:
-            self._leave_gate()
+            self.leave_gate()
             raise
         self.part.under_way += 1
 
@@ -196,7 +208,7 @@ class Call:
         """A block has ended. Raises what says more than its error."""
         self.part.under_way -= 1
         self.ended(1, began, outcome, False)
-        self._leave_gate()
+        self.leave_gate()
         self.conclude(outcome, error)
 
     def conclude(self, outcome: Outcome, error: BaseException | None) -> None:
@@ -206,7 +218,8 @@ class Call:
             return
         self._fails(error, outcome)
 
-    def _leave_gate(self) -> None:
+    def leave_gate(self) -> None:
+        """Give the turn of a block or stream back."""
         if self.entered:
             self.entered = False
             self.policy.gate.leave()
@@ -312,13 +325,19 @@ class Call:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
-        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.abandons(operation.settings):
             return None
         if not self.part.take("retry", now):
             policy.tell(operation, Step.BUDGET_SPENT, "no retry")
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self.number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
+
+    def stood_in(self, error: Exception | None, *, failed: bool) -> None:
+        """A fallback answers, while the first attempt goes on or after it `failed`, of which the circuit hears all the same."""
+        self.fell_back = True
+        if failed:
+            self._tell(error, self.operation.judge(error) if error is not None else Outcome.FAILED)
 
     def _succeeds(self) -> None:
         """The call was good; or a fallback was, which is no news of the dependency."""
@@ -327,26 +346,32 @@ class Call:
         now, permit = self.loop.time(), self.permit
         self.permit = None
         self.policy.gate.judged(good=True)
-        self.part.probability.succeeded()
         self.part.succeeded(permit, self.took_s, now)
 
     def _fails(self, error: BaseException | None, outcome: Outcome) -> None:
         """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
+        if self.permit is None:
+            return
+        self._tell(error, outcome)
+        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            now = self.loop.time()
+            self.part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
+            self._explain(error, now)
+
+    def _tell(self, error: BaseException | None, outcome: Outcome) -> None:
+        """The circuit hears of it, if it is an outcome, and if it has not heard of one."""
         part, permit = self.part, self.permit
         if permit is None:
             return
         now, self.permit = self.loop.time(), None
         if outcome in (Outcome.IGNORED, Outcome.CANCELLED) or (outcome is Outcome.TIMEOUT and self._hurried(now)):
             part.released(permit)
-        elif outcome is Outcome.UNHANDLED:
+        elif outcome is Outcome.UNHANDLED:  # an answer
+            self.policy.gate.judged(good=True)
             part.succeeded(permit, self.took_s, now)
         else:
             self.policy.gate.judged(good=False)
-            part.probability.failed()
             part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
-        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
-            self._explain(error, now)
 
     def _hurried(self, now: float) -> bool:
         """Whether the deadline cut it off before it took longer than calls take."""
@@ -360,15 +385,15 @@ class Call:
         if now >= self.until and isinstance(error, CallTimeoutError):
             self.policy.tell(operation, Step.DEADLINE, "")
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
-        if self.policy.raise_original:
+        if self.policy.raise_original or not circuit.rules:
             return
         if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
-        if part.probability.abandons(operation.settings):
+        if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
             raise AbandonedError(operation.name, 1.0, part.probability.value) from error
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Give a permit back that was not used up by an outcome."""
         permit, self.permit = self.permit, None
         if permit is not None:

@@ -22,9 +22,9 @@ from genesis.core.errors import (
     UnavailableError,
 )
 from genesis.core.signals import AttemptEnded, Outcome
-from genesis.layers.mitigation.circuit import CircuitState, Permit
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
@@ -207,8 +207,12 @@ class Operation:
         return self._guarded(awaitable)
 
     async def _guarded(self, awaitable: Awaitable[R]) -> R:
-        async with self.attempt():
-            return await awaitable
+        try:
+            async with self.attempt():
+                return await awaitable
+        finally:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # of a call that was refused it never began
 
     # --- in words ---------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
 from genesis.layers.mitigation.budget import Budget, Kind
-from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition, Trigger
+from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Mode, Permit, Refusal, Transition, Trigger
 
 REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
@@ -52,6 +53,7 @@ class Part:
         """Of the circuit, for plain functions that run in threads. Nobody is called with it held."""
         self._changes: list[Transition] = []
         self.circuit.changed = self._changes.append
+        self._telling = False
         self.healthy = Latency()
         """Latencies while the circuit was calm: what is expected."""
         self.recent = Latency()
@@ -90,14 +92,36 @@ class Part:
 
     def settle(self) -> None:
         """Something that decides whether a call goes the short way may have changed: tell it."""
-        while self._changes:
-            change = self._changes.pop(0)
-            if change.trigger in (Trigger.PROVED, Trigger.RESET):
-                self.probability = SuccessProbability()
-            self._tell(self, change)
+        while self._changes and not self._telling:
+            self._tell_changes()
         self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
         quiet = self.circuit.quiet and self.probability.value == 1.0 and not self._watched
         self.quick_until = self._refresh_at if quiet else 0.0
+
+    def _tell_changes(self) -> None:
+        """One after the other, whatever threads and listeners do: what comes in between is told by whoever tells already."""
+        with self._lock:
+            if self._telling:
+                return
+            self._telling = True
+        try:
+            while self._changes:
+                change = self._changes.pop(0)
+                if change.trigger in (Trigger.PROVED, Trigger.RESET):
+                    self.probability = SuccessProbability()
+                self._tell(self, change)
+        finally:
+            self._telling = False
+
+    def by_hand(self, act: Callable[[Circuit, float], None], now: float) -> None:
+        """Somebody moves the circuit."""
+        with self._lock:
+            act(self.circuit, now)
+        self.settle()
+
+    def abandons(self, settings: PolicySettings) -> bool:
+        """Whether calls that would fail are abandoned now. `settings`: of their operation."""
+        return self.circuit.rules and self.probability.abandons(settings)
 
     # --- the circuit ----------------------------------------------------------------------------------------------------
 
@@ -115,12 +139,16 @@ class Part:
         self.fold()
         with self._lock:
             self.circuit.succeeded(permit, latency_s, now)
+            if self.circuit.mode is not Mode.DISABLED:
+                self.probability.succeeded()
         self.settle()
 
     def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, what: str) -> None:
         """A call failed."""
         self.fold()
         with self._lock:
+            if self.circuit.mode is not Mode.DISABLED:
+                self.probability.failed()
             self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
         self.settle()
 

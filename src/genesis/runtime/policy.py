@@ -17,8 +17,9 @@ from weakref import WeakSet, WeakValueDictionary
 from genesis.core.errors import DefinitionError
 from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
 from genesis.layers.mitigation.budget import Budget
-from genesis.layers.mitigation.circuit import CircuitState, Transition
+from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Transition
 from genesis.runtime.block import Attempt
 from genesis.runtime.clock import monotonic, time_of, time_of_system
 from genesis.runtime.gate import Gate
@@ -221,29 +222,28 @@ class Policy:
 
     def force_open(self, for_s: float = NEVER, why: str = "opened by hand") -> None:
         """Refuse all calls for `for_s` seconds, > 0."""
-        self._by_hand(lambda part, now: part.circuit.force_open(now, for_s, why))
+        self._by_hand(lambda circuit, now: circuit.force_open(now, for_s, why))
 
     def disable(self) -> None:
         """Let all calls go out, and record nothing, until `reset`."""
-        self._by_hand(lambda part, now: part.circuit.disable())
+        self._by_hand(lambda circuit, now: circuit.disable())
 
     def only_measure(self) -> None:
         """Record and tell everything, and refuse nothing, until `reset`."""
-        self._by_hand(lambda part, now: part.circuit.only_measure())
+        self._by_hand(lambda circuit, now: circuit.only_measure())
 
     def reset(self) -> None:
         """Close the circuit and forget what it counted."""
-        self._by_hand(lambda part, now: part.circuit.reset(now))
+        self._by_hand(lambda circuit, now: circuit.reset(now))
 
     def degrade(self, why: str) -> None:
         """Somebody sees a failure coming: CLOSED becomes RESILIENT."""
-        self._by_hand(lambda part, now: part.circuit.degrade(why, now))
+        self._by_hand(lambda circuit, now: circuit.degrade(why, now))
 
-    def _by_hand(self, act: Callable[[Part, float], None]) -> None:
+    def _by_hand(self, act: Callable[[Circuit, float], None]) -> None:
         now = self.now()
         for part in (self.whole, *self._shards.values()):
-            act(part, now)
-            part.settle()
+            part.by_hand(act, now)
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
@@ -286,6 +286,11 @@ class Policy:
         """Count it."""
         self.counts[what] += times
 
+    def counted(self) -> dict[str, int]:
+        """How often each thing happened: ends of attempts (`Outcome`), steps (`Step`), changes of state."""
+        self.whole.fold()
+        return dict(self.counts)
+
     def _limited(self, operation: str, limit: str) -> None:
         self.count(Step.LIMITED)
         if self.listened:
@@ -304,7 +309,7 @@ class Policy:
         self.now()  # in another world there is nothing to see yet
         return self.whole.view() | {
             "name": self.name,
-            "counts": dict(self.counts),
+            "counts": self.counted(),
             "budget": self.budget.view(),
             "shards": {name: part.view() for name, part in self._shards.items()},
         }
