@@ -306,11 +306,11 @@ class Policy:
 
     def view(self) -> dict[str, object]:
         """Figures for people and programs."""
-        self.now()  # in another world there is nothing to see yet
         return self.whole.view() | {
             "name": self.name,
             "counts": self.counted(),
             "budget": self.budget.view(),
+            "places": self.gate.places,
             "shards": {name: part.view() for name, part in self._shards.items()},
         }
 

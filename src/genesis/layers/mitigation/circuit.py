@@ -383,6 +383,7 @@ class Circuit:
             "success_count": self.success_count,
             "degradation_score": self.degradation_score,
             "average_s": self.average_s(),
+            "permits": len(self._probes) + len(self._ramped),
             "generation": self.generation,
             "openings": self._openings,
         }
