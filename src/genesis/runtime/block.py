@@ -79,7 +79,11 @@ class Stream:
         operation, now = self._operation, self._operation.policy.now()
         call = Call(operation, operation.part(self._given), self._open, self._given, now)
         call.alone = call.held = True
-        opened = await call.run()
+        try:
+            opened = await call.run()
+        except BaseException:
+            call.let_go()  # it was cancelled: nobody told an outcome
+            raise
         if call.fell_back or not isinstance(opened, _Opened):  # another stream stands in
             async for item in opened:
                 yield item
@@ -97,8 +101,11 @@ class Stream:
             raise
         finally:
             call.part.under_way -= 1
-            await opened.rest.aclose()
-            call.conclude(outcome, failure)
+            try:
+                await opened.rest.aclose()
+            finally:
+                call.leave_gate()
+                call.conclude(outcome, failure)
 
     async def _open(self, *args: Any, **kwargs: Any) -> _Opened:
         rest = self._function(*args, **kwargs)

@@ -11,29 +11,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from math import inf
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from genesis.core.errors import (
     AbandonedError,
     CallTimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
-    UnavailableError,
 )
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
-from genesis.layers.mitigation.circuit import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.settings import NEVER
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.timeouts import timeout_s
-from genesis.runtime.limit import resumed, within
+from genesis.runtime.instead import instead
+from genesis.runtime.limit import awaits, resumed, within
 from genesis.runtime.race import Race
-from genesis.runtime.scope import SCOPE, Scope, scope
+from genesis.runtime.scope import SCOPE, Scope, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
     from genesis.runtime.part import Part
 
+WAIT_MAX_S = 60.0
+"""Longest wait for another attempt that a caller is kept for. Who has to come back later is told so by the error itself."""
 LEASE_MAX_S = 3600.0
 """How long a probe that has no timeout holds its permit."""
 
@@ -53,12 +55,13 @@ class Call:
         make: Callable[..., Any],
         given: tuple[tuple[Any, ...], dict[str, Any]],
         began: float,
+        scope: Scope | None = None,
     ) -> None:
         self.operation, self.policy, self.part = operation, operation.policy, part
         self.make, self.given = make, given
         self.loop, self.began = asyncio.get_running_loop(), began
-        self.scope: Scope = SCOPE.get()
-        self.until = min(scope()[0], began + operation.deadline_s)
+        self.scope: Scope = SCOPE.get() if scope is None else scope
+        self.until = min(resolved(self.scope)[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
         self.number = 0
@@ -66,33 +69,38 @@ class Call:
         self.took_s = 0.0
         self.fell_back = self.alone = self.held = self.entered = False
         """Whether a fallback answered; nothing may run beside an attempt; its outcome is told by whoever made the call; a block
-        has a turn of the gate."""
+        or stream has a turn of the gate."""
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
     async def run(self, first: Coroutine[Any, Any, Any] | None = None) -> Any:
-        """All stages. `first`: the first attempt, which has begun already."""
-        SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
+        """All stages. `first`: the first attempt, which has begun already, in the scope that it is to have."""
         try:
             if first is None:
+                self._enter_scope()
                 self._begin()
             result = await self._repeated(first)
         except Exception as error:
-            return await self._instead(error)
+            return await instead(self, error)
         finally:
             SCOPE.set(self.scope)
             if not self.held:
-                self._let_go()
-        if self.operation.stale is not None and not self.fell_back:
+                self.let_go()
+        if self.operation.stale is not None and not (self.fell_back or self.held):
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
+
+    def _enter_scope(self) -> None:
+        SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
 
     def _begin(self) -> None:
         """May it be tried at all? Raises what says no."""
         operation, policy, now = self.operation, self.policy, self.began
-        policy.budget.deposit(now)
+        self.part.deposit(now)
         if now >= self.until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        if not self.part.circuit.rules:
+            return
         policy.gate.throttled(operation.name)
         wait_s = self.part.probability.ask(operation.settings, now)
         if wait_s is not None:
@@ -112,7 +120,7 @@ class Call:
                     self._fails(error, outcome)
                     raise
             else:
-                if self.fell_back or not self.operation.is_bad(result):
+                if self.fell_back or self.held or not self.operation.is_bad(result):
                     if not self.held:
                         self._succeeds()
                     return result
@@ -120,9 +128,18 @@ class Call:
                 if wait_s is None:
                     self._fails(None, Outcome.FAILED)
                     return result
-            first = None
-            self._let_go()
+            if first is not None:  # it may have been inside a scope of its own when it ended
+                first = None
+                self._enter_scope()
+            self.let_go()
+            await self._pause(wait_s)
+
+    async def _pause(self, wait_s: float) -> None:
+        try:
             await asyncio.sleep(wait_s)
+        except BaseException:  # the next attempt, which is paid, never starts
+            self.policy.budget.give_back("retry", self.loop.time())
+            raise
 
     async def _attempts(self) -> Any:
         """One attempt, or several beside each other."""
@@ -162,10 +179,13 @@ class Call:
             if not hedge:
                 self.permit = permit
             try:
-                return await self._made(number, hedge)
+                result = await self._made(number, hedge)
             finally:
                 if hedge:
                     self.part.released(permit)
+            if self.held:
+                self.entered, limited = limited, False
+            return result
         finally:
             if limited:
                 gate.leave()
@@ -180,15 +200,15 @@ class Call:
         try:
             self.permit = self._permitted()
         except BaseException:
-            self._leave_gate()
+            self.leave_gate()
             raise
         self.part.under_way += 1
 
     def leave(self, began: float, outcome: Outcome, error: BaseException | None) -> None:
         """A block has ended. Raises what says more than its error."""
-        self.ended(1, began, outcome, False)
         self.part.under_way -= 1
-        self._leave_gate()
+        self.ended(1, began, outcome, False)
+        self.leave_gate()
         self.conclude(outcome, error)
 
     def conclude(self, outcome: Outcome, error: BaseException | None) -> None:
@@ -198,7 +218,8 @@ class Call:
             return
         self._fails(error, outcome)
 
-    def _leave_gate(self) -> None:
+    def leave_gate(self) -> None:
+        """Give the turn of a block or stream back."""
         if self.entered:
             self.entered = False
             self.policy.gate.leave()
@@ -219,7 +240,7 @@ class Call:
             if not hasattr(made, "__await__"):
                 self.ended(number, began, Outcome.GOOD, hedge)
                 return made
-            rest = made if isinstance(made, Coroutine) else _awaits(made)
+            rest = made if isinstance(made, Coroutine) else awaits(made)
             waiting_for = rest.send(None)
         except StopIteration as stop:
             self.ended(number, began, Outcome.GOOD, hedge)
@@ -228,6 +249,11 @@ class Call:
             self.ended(number, began, self.operation.judge(error), hedge)
             raise
         return await self.waits(rest, waiting_for, number, began, hedge)
+
+    async def raised(self, error: BaseException, began: float) -> NoReturn:
+        """The first attempt ended at its first step."""
+        self.ended(1, began, self.operation.judge(error), False)
+        raise error
 
     async def waits(self, rest: Coroutine[Any, Any, Any], waiting_for: Any, number: int, began: float, hedge: bool) -> Any:
         """Go on with an attempt that waits for something: now it has a timer."""
@@ -245,8 +271,8 @@ class Call:
             outcome = self.operation.judge(error)
             raise
         finally:
-            self.ended(number, began, outcome, hedge)
             part.under_way -= 1
+            self.ended(number, began, outcome, hedge)
 
     def limit_s(self, began: float) -> float:
         """How long an attempt may take that begins now."""
@@ -275,6 +301,19 @@ class Call:
 
     # --- what comes of it ---------------------------------------------------------------------------------------------
 
+    def observe(self) -> Callable[[asyncio.Task[Any]], None]:
+        """The attempt goes on after a fallback has answered. Returns what is to be told its end."""
+        part, permit = self.part, self.permit
+        self.permit, part.observed = None, True
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            part.observed, self.permit, self.fell_back = False, permit, False
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            with suppress(Exception):  # what the caller would be told: there is none any more
+                self.conclude(Outcome.GOOD if error is None else self.operation.judge(error), error)
+
+        return ended
+
     def _wait_s(self, error: Exception | None, outcome: Outcome) -> float | None:
         """After a failed attempt: seconds until the next one. None: there is none."""
         operation, policy, now = self.operation, self.policy, self.loop.time()
@@ -286,13 +325,19 @@ class Call:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.abandons(operation.settings):
             return None
-        if not policy.budget.take("retry", now):
+        if not self.part.take("retry", now):
             policy.tell(operation, Step.BUDGET_SPENT, "no retry")
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self.number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
+
+    def stood_in(self, error: Exception | None, *, failed: bool) -> None:
+        """A fallback answers, while the first attempt goes on or after it `failed`, of which the circuit hears all the same."""
+        self.fell_back = True
+        if failed:
+            self._tell(error, self.operation.judge(error) if error is not None else Outcome.FAILED)
 
     def _succeeds(self) -> None:
         """The call was good; or a fallback was, which is no news of the dependency."""
@@ -301,26 +346,32 @@ class Call:
         now, permit = self.loop.time(), self.permit
         self.permit = None
         self.policy.gate.judged(good=True)
-        self.part.probability.succeeded()
         self.part.succeeded(permit, self.took_s, now)
 
     def _fails(self, error: BaseException | None, outcome: Outcome) -> None:
         """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
+        if self.permit is None:
+            return
+        self._tell(error, outcome)
+        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            now = self.loop.time()
+            self.part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
+            self._explain(error, now)
+
+    def _tell(self, error: BaseException | None, outcome: Outcome) -> None:
+        """The circuit hears of it, if it is an outcome, and if it has not heard of one."""
         part, permit = self.part, self.permit
         if permit is None:
             return
         now, self.permit = self.loop.time(), None
         if outcome in (Outcome.IGNORED, Outcome.CANCELLED) or (outcome is Outcome.TIMEOUT and self._hurried(now)):
             part.released(permit)
-        elif outcome is Outcome.UNHANDLED:
+        elif outcome is Outcome.UNHANDLED:  # an answer
+            self.policy.gate.judged(good=True)
             part.succeeded(permit, self.took_s, now)
         else:
             self.policy.gate.judged(good=False)
-            part.probability.failed()
             part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
-        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
-            self._explain(error, now)
 
     def _hurried(self, now: float) -> bool:
         """Whether the deadline cut it off before it took longer than calls take."""
@@ -334,61 +385,16 @@ class Call:
         if now >= self.until and isinstance(error, CallTimeoutError):
             self.policy.tell(operation, Step.DEADLINE, "")
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
-        if self.policy.raise_original:
+        if self.policy.raise_original or not circuit.rules:
             return
         if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
-        if part.probability.abandons(operation.settings):
+        if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
             raise AbandonedError(operation.name, 1.0, part.probability.value) from error
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Give a permit back that was not used up by an outcome."""
         permit, self.permit = self.permit, None
         if permit is not None:
             self.part.released(permit)
-
-    # --- the fallback -------------------------------------------------------------------------------------------------
-
-    async def _instead(self, error: Exception) -> Any:
-        """Answer in place of a call that failed, or raise its error."""
-        operation, now = self.operation, self.loop.time()
-        unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
-        if not unavailable and operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
-            raise error
-        if operation.stale is not None:
-            kept = operation.stale.get(operation.entry(self.given), now)
-            if kept is not None:
-                self.policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
-                return kept[0]
-        if operation.fallback is None:
-            raise error
-        self.policy.tell(operation, Step.FALLBACK, repr(error))
-        try:
-            return await self.fallback(error)
-        except Exception as failure:
-            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
-                raise failure from error
-            raise
-
-    async def fallback(self, error: Exception | None = None) -> Any:
-        """Run the fallback. After the deadline, only one that does not wait."""
-        assert self.operation.fallback is not None
-        made = self.operation.fallback(*self.given[0], **self.given[1])
-        if not hasattr(made, "__await__"):
-            return made
-        rest = made if isinstance(made, Coroutine) else _awaits(made)
-        try:
-            waiting_for = rest.send(None)
-        except StopIteration as stop:
-            return stop.value
-        if self.until == inf:
-            return await resumed(rest, waiting_for)
-        now = self.loop.time()
-        return await within(
-            self.loop, max(now, self.until), f"the fallback of {self.operation.name}", self.until - now, rest, waiting_for
-        )
-
-
-async def _awaits(made: Any) -> Any:
-    return await made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any
 
 from genesis.core.errors import CallTimeoutError
@@ -27,6 +27,11 @@ def resumed(rest: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, 
                 return stop.value
         else:
             return (yield from rest.__await__())
+
+
+async def awaits(made: Awaitable[Any]) -> Any:
+    """A coroutine that awaits what is none."""
+    return await made
 
 
 class Limit:

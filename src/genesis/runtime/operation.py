@@ -24,15 +24,15 @@ from genesis.core.errors import (
     NotProcessedError,
     Reject,
 )
-from genesis.core.signals import Outcome
-from genesis.layers.mitigation.circuit import CircuitState, Permit
+from genesis.core.signals import AttemptEnded, Outcome
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
+from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
-from genesis.runtime.scope import SCOPE
-from genesis.runtime.scope import scope as inherited
+from genesis.runtime.scope import SCOPE, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.part import Part
@@ -106,6 +106,8 @@ class Operation:
         self.attempts, self.deadline_s = self.settings.attempts, self.settings.deadline_s
         self.repeats = self.idempotent and (self.attempts > 1 or settings.hedges > 0)
         self.hedges = self.idempotent and settings.hedges > 0
+        self.scoped = self.repeats or self.deadline_s < NEVER
+        """Whether what its calls call has another scope than its callers."""
         if settings.stale_s > 0:
             self.stale = self.stale or Stale(self.settings)
             self.stale.tune(self.settings)
@@ -158,8 +160,13 @@ class Operation:
         return self.policy.part(str(self.shard(*given[0], **given[1])))
 
     def entry(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Hashable:
-        """Under which a result is kept."""
-        return (given[0], tuple(sorted(given[1].items())))
+        """Under which a result is kept: its arguments, or what they look like."""
+        key = (given[0], tuple(sorted(given[1].items())))
+        try:
+            hash(key)
+        except TypeError:
+            return repr(key)
+        return key
 
     # --- the ways to call -------------------------------------------------------------------------------------------------
 
@@ -204,8 +211,12 @@ class Operation:
         return self._guarded(awaitable)
 
     async def _guarded(self, awaitable: Awaitable[R]) -> R:
-        async with self.attempt():
-            return await awaitable
+        try:
+            async with self.attempt():
+                return await awaitable
+        finally:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # of a call that was refused it never began
 
     # --- in words ---------------------------------------------------------------------------------------------------------
 
@@ -222,50 +233,61 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
     policy = operation.policy
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
-        loop = get_running_loop()
-        if loop is not policy.loop:
+        if (policy.asks_loop or own_time.loops) and (loop := get_running_loop()) is not policy.loop:
             policy.enter(loop)
-        now = policy.clock()
-        part = policy.whole
-        if not (part.easy and operation.easy) or (operation.hedges and part.hedge_after_s):
+        now, part, scope = policy.clock(), policy.whole, SCOPE.get()
+        if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges):
             given = args, kwargs
             return await Call(operation, operation.part(given), function, given, now).run()
-        scope = SCOPE.get()
-        until = now + operation.deadline_s
-        if until > scope[0]:
-            until = min(until, inherited()[0])
+        until = scope[0]
+        if until < NEVER:
+            until = resolved(scope)[0]
             if until <= now:
                 return await Call(operation, part, function, (args, kwargs), now).run()
         generation = part.circuit.generation
-        SCOPE.set((until, scope[1] or operation.repeats))
         rest = function(*args, **kwargs)
+        if operation.scoped:
+            SCOPE.set((min(now + operation.deadline_s, until), scope[1] or operation.repeats))
         try:
             waiting_for = rest.send(None)
         except StopIteration as stop:
-            SCOPE.set(scope)
+            if operation.scoped:
+                SCOPE.set(scope)
             ended = policy.clock()
-            if generation == part.circuit.generation:
-                part.good(ended - now, ended)
+            took_s = ended - now
+            if ended < part.quick_until and took_s < part.quick_s:
+                part.quick += 1
+                part.quick_total_s += took_s
+            else:
+                _good(operation, part, generation, took_s, ended)
             return stop.value
         except BaseException as error:
-            SCOPE.set(scope)
-            return await _begun(Call(operation, part, function, (args, kwargs), now), generation, _raises(error))
-        SCOPE.set(scope)
-        call = Call(operation, part, function, (args, kwargs), now)
+            call = Call(operation, part, function, (args, kwargs), now, scope)
+            return await _begun(call, generation, call.raised(error, now))
+        call = Call(operation, part, function, (args, kwargs), now, scope)
+        if call.loop is not policy.loop:
+            policy.enter(call.loop)
+            now = call.began = policy.clock()
         return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
 
     return protected
 
 
+def _good(operation: Operation, part: Part, generation: int, took_s: float, now: float) -> None:
+    """A call that ended at once is looked at by itself."""
+    if generation == part.circuit.generation:
+        part.good(took_s, now)
+    policy = operation.policy
+    policy.count(Outcome.GOOD)
+    if policy.listened:
+        policy.emit(AttemptEnded(policy.name, now, operation.name, 1, took_s, Outcome.GOOD))
+
+
 async def _begun(call: Call, generation: int, first: Coroutine[Any, Any, Any]) -> Any:
     """Go on with a call whose first attempt has taken its first step."""
-    call.policy.budget.deposit(call.began)
+    call.part.deposit(call.began)
     call.number, call.permit = 1, Permit(generation, False, NEVER)
     return await call.run(first)
-
-
-async def _raises(error: BaseException) -> Any:
-    raise error
 
 
 def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., AsyncIterator[Any]]:

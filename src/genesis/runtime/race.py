@@ -2,7 +2,8 @@
 
 In: a call and its plan. Out: its result or its error. Each attempt owns a task and a context of its own from its first step.
 A failure starts what is planned next at once, and never beats a success that may still come. Losers are cancelled and
-awaited in the background: they never delay the winner, and their results are closed.
+awaited in the background: they never delay the winner, and their results are closed. Of the attempts that a fallback was
+faster than, one at a time goes on: else nobody would learn that the dependency does not answer at all.
 
 Source: gRPC A6 for failures that start the next copy; Polly v8 for contexts and closed results; specification section 1.
 """
@@ -15,9 +16,10 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from genesis.core.errors import CircuitOpenError, DeadlineExceededError, LimitedError, UnavailableError
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
-from genesis.layers.mitigation.circuit import CircuitState
+from genesis.runtime.instead import fallback
 from genesis.runtime.log import log
 
 if TYPE_CHECKING:
@@ -47,22 +49,25 @@ class Race:
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._bad: asyncio.Task[Any] | None = None
+        """The last one whose result is bad."""
+        self._failures = 0
+        """Since the last start."""
         self._waits_until = 0.0
         """For the call itself, while a fallback is ready; 0: none is."""
         self._ready: asyncio.Task[Any] | None = None
 
     async def run(self) -> Any:
-        """Wait for the first good result. Raises the error of the first attempt if there is none."""
+        """Wait for the first good result. If there is none, return a bad one, or raise the error of the first attempt."""
         self._start("first", self._call.once())
         try:
             while True:
                 winner = self._judge()
                 if winner is not None:
-                    return self._won(winner)
+                    return self._won(winner, self._running.pop(winner))
                 self._start_due()
                 if not self._running:
-                    assert self._error is not None
-                    raise self._error
+                    return self._nothing_good()
                 await self._news()
         finally:
             for task, kind in self._running.items():
@@ -97,26 +102,20 @@ class Race:
     def _start_due(self) -> None:
         """Start what is due, or what is next if nothing runs."""
         now = self._loop.time()
-        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failing()):
+        while self._planned and not self._waits_until and (self._planned[0][0] <= now or self._failures or not self._running):
             kind = self._planned.popleft()[1]
-            self._error_seen = self._error
+            self._failures = 0
             if kind == FALLBACK:
-                self._start(kind, self._call.fallback())
+                self._start(kind, fallback(self._call))
             else:
                 self._copy(now)
-
-    def _failing(self) -> bool:
-        """Whether an attempt has failed since the last one was started."""
-        return self._error is not None and self._error is not self._error_seen
-
-    _error_seen: Exception | None = None
 
     def _copy(self, now: float) -> None:
         call = self._call
         policy, part = call.policy, call.part
         if not part.wins.allow():
             return
-        if not policy.budget.take("hedge", now, ultra=part.circuit.state is CircuitState.ULTRA_RESILIENT):
+        if not part.take("hedge", now):
             policy.tell(call.operation, Step.BUDGET_SPENT, "no copy")
             self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
             return
@@ -134,7 +133,8 @@ class Race:
                 self._ready, self._waits_until = task, self._loop.time() + GRACE_S
                 continue
             del self._running[task]
-            self._contexts.pop(task, None)
+            if kind == "copy":
+                self._copy_lost()
         if self._ready is not None and (self._loop.time() >= self._waits_until or not self._attempt_runs(self._ready)):
             return self._ready
         return None
@@ -149,42 +149,67 @@ class Race:
             return False
         error = task.exception()
         if error is None:
-            return kind == FALLBACK or not self._call.operation.is_bad(task.result()) or self._alone(task)
-        if kind != FALLBACK and self._call.operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
+            if kind == FALLBACK or not self._call.operation.is_bad(task.result()):
+                return True
+            self._bad = task
+            self._failures += 1
+        elif isinstance(error, (UnavailableError, DeadlineExceededError)) and kind != FALLBACK:
+            self._refused(error, kind)
+        elif kind != FALLBACK and self._call.operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
             return True
-        self._note(error, kind)
+        else:
+            self._note(error, kind)
         return False
 
-    def _alone(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a bad result is all there will be."""
-        return len(self._running) == 1 and not self._planned and task in self._running
+    def _refused(self, error: Exception, kind: str) -> None:
+        """An attempt was not let out, here or further inside: no answer, and no reason to start another one."""
+        self._note(error, kind)
+        self._failures -= 1
+        own = isinstance(error, (CircuitOpenError, LimitedError)) and error.what == self._call.operation.name
+        if kind == "copy" and own:  # it never started
+            self._call.policy.budget.give_back("hedge", self._loop.time())
+        self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
 
     def _note(self, error: BaseException, kind: str) -> None:
+        self._failures += 1
         if self._error is None or kind == "first":
             self._error = error if isinstance(error, Exception) else RuntimeError("an attempt was cancelled from inside")
 
-    def _won(self, winner: asyncio.Task[Any]) -> Any:
+    def _nothing_good(self) -> Any:
+        """All attempts have ended, and none was good."""
+        if self._bad is not None:
+            return self._won(self._bad, "bad")
+        assert self._error is not None
+        raise self._error
+
+    def _won(self, winner: asyncio.Task[Any], kind: str) -> Any:
         """Hand its context and its result to the caller."""
-        kind = self._running.pop(winner)
         for variable, value in self._contexts[winner].items():
             if variable.get(_NONE) is not value:
                 variable.set(value)
         call = self._call
-        call.fell_back = kind == FALLBACK
         if kind == "copy":
             call.part.wins.tell(won=True)
             call.policy.tell(call.operation, Step.HEDGE_WON)
         elif kind == FALLBACK:
             call.policy.tell(call.operation, Step.FALLBACK, "it was faster")
+            call.stood_in(self._error, failed="first" not in self._running.values())
         return winner.result()
 
     def _lose(self, task: asyncio.Task[Any], kind: str) -> None:
+        call = self._call
         if kind == "copy":
-            self._call.part.wins.tell(won=False)
-            self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
+            self._copy_lost()
         _losers[task] = None
+        if kind == "first" and call.fell_back and not call.part.observed:
+            task.add_done_callback(call.observe())
+        else:
+            task.cancel()
         task.add_done_callback(_lost)
-        task.cancel()
+
+    def _copy_lost(self) -> None:
+        self._call.part.wins.tell(won=False)
+        self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
 
 
 _NONE = object()

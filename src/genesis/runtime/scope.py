@@ -33,7 +33,11 @@ SCOPE: ContextVar[Scope] = ContextVar("genesis-scope", default=FREE)
 
 def scope() -> Scope:
     """That of the running code."""
-    found = SCOPE.get()
+    return resolved(SCOPE.get())
+
+
+def resolved(found: Scope) -> Scope:
+    """What a value of `SCOPE` means here."""
     return found if found is not HANDLER else _of_handler()
 
 

@@ -11,12 +11,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from random import Random
 
 from genesis.core.errors import Outage
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import (
+    TRANSITIONS,
+    CircuitState,
+    IllegalTransitionError,
+    Mode,
+    Permit,
+    Refusal,
+    Transition,
+    Trigger,
+)
 from genesis.layers.mitigation.window import Window
 
 GRADUAL_SCORE = 3
@@ -35,99 +43,8 @@ RAMP_DONE = 64
 """Calls under way at which the ramp is over: past it a dependency is taken for well."""
 
 
-class CircuitState(StrEnum):
-    """The five states of a circuit."""
-
-    CLOSED = "CLOSED"
-    """All calls go out."""
-    RESILIENT = "RESILIENT"
-    """Calls go out; the fallback starts beside a slow or failed one, and the first good result counts."""
-    OPEN = "OPEN"
-    """No call goes out."""
-    HALF_OPEN = "HALF_OPEN"
-    """Some go out, as probes; the others are answered as while OPEN."""
-    ULTRA_RESILIENT = "ULTRA_RESILIENT"
-    """Calls go out with staggered copies: the dependency is right, and extremely slow."""
-
-
-class Trigger(StrEnum):
-    """What moves a circuit from one state to another."""
-
-    DEGRADING = "gradual degradation"
-    FAILING = "failures over the threshold"
-    SLOW = "extreme latency"
-    EASED = "latency good again"
-    RECOVERED = "successes, and rates are low"
-    WAITED = "the open time is over"
-    PROVED = "enough probes succeeded"
-    REFUTED = "a probe failed"
-    FORCED = "opened by hand"
-    RESET = "closed by hand"
-
-
 _C, _R, _O = CircuitState.CLOSED, CircuitState.RESILIENT, CircuitState.OPEN
 _H, _U = CircuitState.HALF_OPEN, CircuitState.ULTRA_RESILIENT
-TRANSITIONS: dict[tuple[CircuitState, Trigger], CircuitState] = {
-    (_C, Trigger.DEGRADING): _R,
-    (_C, Trigger.FAILING): _O,
-    (_C, Trigger.SLOW): _U,
-    (_R, Trigger.FAILING): _O,
-    (_R, Trigger.SLOW): _U,
-    (_R, Trigger.RECOVERED): _C,
-    (_U, Trigger.FAILING): _O,
-    (_U, Trigger.EASED): _R,
-    (_O, Trigger.WAITED): _H,
-    (_H, Trigger.PROVED): _C,
-    (_H, Trigger.REFUTED): _O,
-    **{(state, Trigger.FORCED): _O for state in CircuitState},
-    **{(state, Trigger.RESET): _C for state in CircuitState},
-}
-"""From a state, by a trigger, to a state. What is not here is an error."""
-
-
-class Mode(StrEnum):
-    """What rules the circuit: itself, or somebody by hand."""
-
-    AUTOMATIC = "automatic"
-    FORCED_OPEN = "forced open"
-    DISABLED = "disabled"
-    """All calls go out; nothing is recorded."""
-    METRICS_ONLY = "metrics only"
-    """All is recorded and told; nothing is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of state, with its reason in words."""
-
-    old: CircuitState
-    new: CircuitState
-    trigger: Trigger
-    why: str
-    at: float
-
-
-@dataclass(slots=True, eq=False)
-class Permit:
-    """The right to make one call. It is given back once, with its outcome or without."""
-
-    generation: int
-    probe: bool
-    expires_at: float
-    held: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """No call now."""
-
-    retry_after_s: float
-    state: CircuitState
-    why: str
-
-
-class IllegalTransitionError(AssertionError):
-    """A machine was asked for a transition that its table does not have: a mistake of ours."""
 
 
 class Circuit:
@@ -167,14 +84,19 @@ class Circuit:
         self.calm = False
         self._settle()
 
-    # --- hot: while the circuit is calm -------------------------------------------------------------------------------
+    # --- while the circuit is calm ------------------------------------------------------------------------------------
 
-    def good(self, latency_s: float, now: float) -> None:
-        """A call of this generation that needed no permit, since the circuit was calm, has succeeded."""
-        self.success_count += 1
+    @property
+    def quiet(self) -> bool:
+        """Whether it is calm, and a good call that is not slow changes nothing but counts."""
+        return self.calm and not (self.failure_count or self.degradation_score)
+
+    def good(self, latency_s: float, now: float, calls: int = 1) -> None:
+        """Calls of this generation that needed no permit, since the circuit was calm, have succeeded."""
+        self.success_count += calls
         window = self.window
-        window.calls += 1
-        self._latencies.append(latency_s)
+        window.calls += calls
+        self._latencies.extend([latency_s] * min(calls, RECENT))
         if now >= window.turns_at:
             window.turn(now)
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
@@ -311,6 +233,11 @@ class Circuit:
         """Other settings, from now on."""
         self._settings, self._ultra_s = settings, settings.ultra_threshold_s
         self.window.tune(settings)
+
+    @property
+    def rules(self) -> bool:
+        """Whether calls may be refused, here or for what is known of the dependency: not while disabled or only measuring."""
+        return self.mode is Mode.AUTOMATIC or self.mode is Mode.FORCED_OPEN
 
     def _set_mode(self, mode: Mode) -> None:
         self.mode = mode
