@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from genesis import App, Context, Item, Message, Policy, Reject, Request, Retry, UnavailableError, on
+from genesis import App, Context, Item, Message, Node, Policy, Reject, Request, Retry, UnavailableError, on
 from genesis.core.errors import AskFailedError
 from tests.unit.runtime.crm import Crm, shop
 from tests.unit.runtime.support import Job, inside
@@ -24,6 +24,15 @@ def policy() -> Iterator[Policy]:
     made = Policy("pricing of the tests under policies")
     yield made
     made.reset()
+
+
+def opened(policy: Policy, for_s: float) -> Callable[[Node], Awaitable[None]]:
+    """Opens the circuit in the time of a simulation."""
+
+    async def work(node: Node) -> None:
+        policy.force_open(for_s)
+
+    return work
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -111,7 +120,7 @@ async def test_a_question_that_is_only_read_is_under_the_policy_too(policy: Poli
 
     async with app.simulate() as sim:
         assert await inside(sim, lambda node: node.ask(Price())) == 7
-        policy.force_open(60.0)
+        await inside(sim, opened(policy, 60.0))
         with pytest.raises(AskFailedError, match="CircuitOpenError"):
             await inside(sim, lambda node: node.ask(Price()))
     assert begun == [0]
@@ -130,7 +139,7 @@ async def test_a_sink_waits_as_long_as_its_circuit_says_and_keeps_its_items_and_
         await sim.advance(HOUR_S)
         assert len(crm.calls) <= 5 + 20, "until the circuit opened, then its probes, which double their distance"
         assert (sim.ledger.dead, sim.ledger.in_outbox, sim.ledger.retries) == (0, 50, 0)
-        policy.force_open(HOUR_S)
+        await inside(sim, opened(policy, HOUR_S))
         before = len(crm.calls)
         crm.trouble = lambda items: None
         await sim.advance(HOUR_S - 1)
@@ -179,7 +188,7 @@ async def test_a_source_whose_dependency_is_out_comes_back_when_the_circuit_says
             seen.append(job.n)
 
     async with app.simulate(errors="record") as sim:
-        policy.force_open(100.0)
+        await inside(sim, opened(policy, 100.0))
         await sim.advance(1000.0)
         assert begun[1] - begun[0] >= 100.0
         assert (len(begun), seen) == (2, [0, 1, 2])
