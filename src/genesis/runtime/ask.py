@@ -161,7 +161,7 @@ class Asks:
                 rows = await pipeline.engine.load_state(pipeline.partition, [address])
                 row = rows.get(address, (0, b""))
             arguments.insert(1, codec.decode(*row) if row[0] else codec.state())
-        method = getattr(self.instances[route.component.name], route.method)
+        method = route.method_of(self.instances[route.component.name])
         limit = asyncio.timeout(route.timeout_s)
         try:
             async with limit:

@@ -58,7 +58,7 @@ class Bound:
         self.version = route.state_version
         self.stateful = route.component.state_codec is not None
         codec = self._codec = route.component.state_codec
-        self._method: Callable[..., Any] = getattr(instance, route.method)
+        self._method: Callable[..., Any] = route.method_of(instance)
         self.answers = route.answer is not None
         promised: Any = tuple[bool, route.answer]  # type: ignore[name-defined]
         self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode

@@ -15,11 +15,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from genesis.core.errors import (
+    AbandonedError,
     CallTimeoutError,
+    CircuitOpenError,
     DeadlineExceededError,
     DefinitionError,
+    LimitedError,
     NotProcessedError,
-    UnavailableError,
+    Reject,
 )
 from genesis.core.signals import AttemptEnded, Outcome
 from genesis.layers.mitigation.fallback import Stale
@@ -125,9 +128,10 @@ class Operation:
             return Outcome.IGNORED
         if isinstance(error, CallTimeoutError) and error.what == self.name:
             return Outcome.TIMEOUT
-        if isinstance(error, (UnavailableError, DeadlineExceededError)):
-            return Outcome.IGNORED  # of another dependency, further inside
-        if isinstance(error, NotProcessedError) or self._not_processed(error) or policy.failures(error):
+        if isinstance(error, (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)):
+            return Outcome.IGNORED  # what another policy says, further inside
+        failed = policy.failures(error) and not isinstance(error, Reject)  # which is a handler's verdict on its event
+        if failed or isinstance(error, NotProcessedError) or self._not_processed(error):
             return Outcome.FAILED
         return Outcome.UNHANDLED
 

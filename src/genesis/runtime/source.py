@@ -19,7 +19,7 @@ import msgspec
 
 from genesis.core.errors import DefinitionError, IntakeFullError, NotAcceptedError, RefusedError, StoreError
 from genesis.core.message import Message, encode
-from genesis.layers.recovery.failure import Retry, said
+from genesis.layers.recovery.failure import WAIT_MAX_S, Retry, outage_of, said
 from genesis.runtime.intake import Offer
 from genesis.runtime.log import log
 from genesis.runtime.outcome import storable
@@ -88,6 +88,8 @@ class SourceRunner:
                 failures = 1 if isinstance(error, _ProgressError) else failures + 1
                 cause = error.__cause__ or error if isinstance(error, _ProgressError) else error
                 wait_s = RESTART.delay_s(failures, self._pipeline.rng)
+                if (outage := outage_of(cause)) is not None:  # not before what is down says so
+                    wait_s += min(WAIT_MAX_S, max(0.0, outage.wait_s))
                 self.state, self.error = "failed", storable(said(cause))
                 log.error("source %s failed, starts again in %.1f s: %s", self.source.name, wait_s, self.error, exc_info=cause)
                 await asyncio.sleep(wait_s)
