@@ -387,7 +387,7 @@ class Call:
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
         if self.policy.raise_original or not circuit.rules:
             return
-        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+        if circuit.shut:
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
         if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")

@@ -102,6 +102,11 @@ class Circuit:
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
             self._looks(latency_s, now)
 
+    @property
+    def shut(self) -> bool:
+        """Whether it refuses calls, but for probes."""
+        return self.state in (_O, _H) and self.mode in (Mode.AUTOMATIC, Mode.FORCED_OPEN)
+
     # --- the question -------------------------------------------------------------------------------------------------
 
     def ask(self, now: float, lease_s: float = LEASE_S) -> Permit | Refusal:
