@@ -193,7 +193,7 @@ class Operation:
 
     def attempt(self, shard: Hashable = None) -> Attempt:
         """``async with operation.attempt():`` one attempt, as a block. It cannot be repeated."""
-        return Attempt(self, self.policy.whole if shard is None else self.policy.part(str(shard)))
+        return Attempt(self, shard)
 
     def guard(self, awaitable: Awaitable[R], **refused: object) -> Coroutine[Any, Any, R]:
         """Await what is at hand, protected. It can run once: no retry, no hedge.
@@ -299,7 +299,6 @@ def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any,
 
 def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
     def protected(*args: Any, **kwargs: Any) -> Any:
-        given = args, kwargs
-        return PlainCall(operation, operation.part(given), function, given).run()
+        return PlainCall(operation, function, (args, kwargs)).run()
 
     return protected
