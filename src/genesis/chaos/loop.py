@@ -23,6 +23,7 @@ from random import Random
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from genesis.core.errors import GenesisError
+from genesis.runtime.clock import own_time
 
 T = TypeVar("T")
 STUCK_STEPS = 1_000_000
@@ -163,6 +164,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self.virtual_now
+
+    def run_forever(self) -> None:
+        """Run until somebody stops it."""
+        own_time.loops += 1
+        try:
+            super().run_forever()
+        finally:
+            own_time.loops -= 1
 
     def _run_once(self) -> None:
         """Callback after callback, until somebody stops the loop: one call of this method, because most of them are short."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from genesis.core.errors import (
     AbandonedError,
@@ -28,12 +28,14 @@ from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import instead
 from genesis.runtime.limit import awaits, resumed, within
 from genesis.runtime.race import Race
-from genesis.runtime.scope import SCOPE, Scope
+from genesis.runtime.scope import SCOPE, Scope, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
     from genesis.runtime.part import Part
 
+WAIT_MAX_S = 60.0
+"""Longest wait for another attempt that a caller is kept for. Who has to come back later is told so by the error itself."""
 LEASE_MAX_S = 3600.0
 """How long a probe that has no timeout holds its permit."""
 
@@ -53,12 +55,13 @@ class Call:
         make: Callable[..., Any],
         given: tuple[tuple[Any, ...], dict[str, Any]],
         began: float,
+        scope: Scope | None = None,
     ) -> None:
         self.operation, self.policy, self.part = operation, operation.policy, part
         self.make, self.given = make, given
         self.loop, self.began = asyncio.get_running_loop(), began
-        self.scope: Scope = SCOPE.get()
-        self.until = min(self.scope[0], began + operation.deadline_s)
+        self.scope: Scope = SCOPE.get() if scope is None else scope
+        self.until = min(resolved(self.scope)[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
         self.number = self.tries = 0
@@ -72,10 +75,10 @@ class Call:
     # --- the stages ---------------------------------------------------------------------------------------------------
 
     async def run(self, first: Coroutine[Any, Any, Any] | None = None) -> Any:
-        """All stages. `first`: the first attempt, which has begun already."""
-        SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
+        """All stages. `first`: the first attempt, which has begun already, in the scope that it is to have."""
         try:
             if first is None:
+                self._enter_scope()
                 self._begin()
             result = await self._repeated(first)
         except Exception as error:
@@ -88,10 +91,13 @@ class Call:
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
 
+    def _enter_scope(self) -> None:
+        SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
+
     def _begin(self) -> None:
         """May it be tried at all? Raises what says no."""
         operation, policy, now = self.operation, self.policy, self.began
-        policy.budget.deposit(now)
+        self.part.deposit(now)
         if now >= self.until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
         if not self.part.circuit.rules:
@@ -124,7 +130,9 @@ class Call:
                 if wait_s is None:
                     self._fails(None, Outcome.FAILED)
                     return result
-            first = None
+            if first is not None:  # it may have been inside a scope of its own when it ended
+                first = None
+                self._enter_scope()
             self.let_go()
             await self._pause(wait_s)
 
@@ -200,8 +208,8 @@ class Call:
 
     def leave(self, began: float, outcome: Outcome, error: BaseException | None) -> None:
         """A block has ended. Raises what says more than its error."""
-        self.ended(1, began, outcome, False)
         self.part.under_way -= 1
+        self.ended(1, began, outcome, False)
         self.leave_gate()
         self.conclude(outcome, error)
 
@@ -244,6 +252,11 @@ class Call:
             raise
         return await self.waits(rest, waiting_for, number, began, hedge)
 
+    async def raised(self, error: BaseException, began: float) -> NoReturn:
+        """The first attempt ended at its first step."""
+        self.ended(1, began, self.operation.judge(error), False)
+        raise error
+
     async def waits(self, rest: Coroutine[Any, Any, Any], waiting_for: Any, number: int, began: float, hedge: bool) -> Any:
         """Go on with an attempt that waits for something: now it has a timer."""
         part, outcome = self.part, Outcome.CANCELLED
@@ -260,8 +273,8 @@ class Call:
             outcome = self.operation.judge(error)
             raise
         finally:
-            self.ended(number, began, outcome, hedge)
             part.under_way -= 1
+            self.ended(number, began, outcome, hedge)
 
     def limit_s(self, began: float) -> float:
         """How long an attempt may take that begins now."""
@@ -312,9 +325,9 @@ class Call:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self.tries, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self.until or self.part.abandons(operation.settings):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.abandons(operation.settings):
             return None
-        if not policy.budget.take("retry", now):
+        if not self.part.take("retry", now):
             policy.tell(operation, Step.BUDGET_SPENT, "no retry")
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self.number} failed: {error!r}; next in {wait_s:.3f} s")
@@ -341,7 +354,9 @@ class Call:
             return
         self._tell(error, outcome)
         if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            self._explain(error, self.loop.time())
+            now = self.loop.time()
+            self.part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
+            self._explain(error, now)
 
     def _tell(self, error: BaseException | None, outcome: Outcome) -> None:
         """The circuit hears of it, if it is an outcome, and if it has not heard of one."""
@@ -372,7 +387,7 @@ class Call:
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
         if self.policy.raise_original or not circuit.rules:
             return
-        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+        if circuit.shut:
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
         if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")

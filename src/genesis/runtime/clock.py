@@ -23,9 +23,27 @@ def utc(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+time_of_system = time.monotonic
+"""What loops without a time of their own read."""
+
+
 def time_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """The clock of a loop, without the method around it: a protected call reads it twice."""
-    return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
+    return time_of_system if type(loop).time is asyncio.BaseEventLoop.time else loop.time
+
+
+class OwnTime:
+    """How many loops run in this process whose time is not the system's."""
+
+    __slots__ = ("loops",)
+
+    def __init__(self) -> None:
+        self.loops = 0
+
+
+own_time = OwnTime()
+"""A loop with virtual time counts itself here while it runs. While none does, nobody has to ask which loop is running to know
+the time: on Python 3.11 the question is a system call, a third of what a protected call costs."""
 
 
 def monotonic() -> float:

@@ -30,7 +30,12 @@ async def instead(call: Call, error: Exception) -> Any:
     if operation.fallback is None:
         raise error
     policy.tell(operation, Step.FALLBACK, repr(error))
-    return await fallback(call)
+    try:
+        return await fallback(call)
+    except Exception as failure:
+        if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+            raise failure from error
+        raise
 
 
 async def fallback(call: Call) -> Any:

@@ -15,20 +15,24 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from genesis.core.errors import (
+    AbandonedError,
     CallTimeoutError,
+    CircuitOpenError,
     DeadlineExceededError,
     DefinitionError,
+    LimitedError,
     NotProcessedError,
-    UnavailableError,
+    Reject,
 )
-from genesis.core.signals import Outcome
+from genesis.core.signals import AttemptEnded, Outcome
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
+from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import SCOPE, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.part import Part
@@ -102,14 +106,16 @@ class Operation:
         self.attempts, self.deadline_s = self.settings.attempts, self.settings.deadline_s
         self.repeats = self.idempotent and (self.attempts > 1 or settings.hedges > 0)
         self.hedges = self.idempotent and settings.hedges > 0
+        self.scoped = self.repeats or self.deadline_s < NEVER
+        """Whether what its calls call has another scope than its callers."""
         if settings.stale_s > 0:
             self.stale = self.stale or Stale(self.settings)
             self.stale.tune(self.settings)
         else:
             self.stale = None
         limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
-        self.easy = not (limited or self.stale or self._bad_result or self.shard or self.policy.listened)
-        """Whether its calls may go the short way, of which nothing is told."""
+        self.easy = not (limited or self.stale or self._bad_result or self.shard)
+        """Whether its calls may go the short way."""
 
     # --- judgement --------------------------------------------------------------------------------------------------------
 
@@ -122,9 +128,10 @@ class Operation:
             return Outcome.IGNORED
         if isinstance(error, CallTimeoutError) and error.what == self.name:
             return Outcome.TIMEOUT
-        if isinstance(error, (UnavailableError, DeadlineExceededError)):
-            return Outcome.IGNORED  # of another dependency, further inside
-        if isinstance(error, NotProcessedError) or self._not_processed(error) or policy.failures(error):
+        if isinstance(error, (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)):
+            return Outcome.IGNORED  # what another policy says, further inside
+        failed = policy.failures(error) and not isinstance(error, Reject)  # which is a handler's verdict on its event
+        if failed or isinstance(error, NotProcessedError) or self._not_processed(error):
             return Outcome.FAILED
         return Outcome.UNHANDLED
 
@@ -227,52 +234,61 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
     policy = operation.policy
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
-        loop = get_running_loop()
-        if loop is not policy.loop:
+        if (policy.asks_loop or own_time.loops) and (loop := get_running_loop()) is not policy.loop:
             policy.enter(loop)
-        now = policy.clock()
-        part = policy.whole
-        if not (part.easy and operation.easy) or (operation.hedges and part.hedge_after_s):
+        now, part, scope = policy.clock(), policy.whole, SCOPE.get()
+        if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges):
             given = args, kwargs
             return await Call(operation, operation.part(given), function, given, now).run()
-        scope = SCOPE.get()
-        until = now + operation.deadline_s
-        if until > scope[0]:
-            until = scope[0]
+        until = scope[0]
+        if until < NEVER:
+            until = resolved(scope)[0]
             if until <= now:
                 return await Call(operation, part, function, (args, kwargs), now).run()
         generation = part.circuit.generation
         rest = function(*args, **kwargs)
-        SCOPE.set((until, scope[1] or operation.repeats))
+        if operation.scoped:
+            SCOPE.set((min(now + operation.deadline_s, until), scope[1] or operation.repeats))
         try:
             waiting_for = rest.send(None)
         except StopIteration as stop:
-            SCOPE.set(scope)
+            if operation.scoped:
+                SCOPE.set(scope)
             ended = policy.clock()
-            if generation == part.circuit.generation:
-                part.good(ended - now, ended)
+            took_s = ended - now
+            if ended < part.quick_until and took_s < part.quick_s:
+                part.quick += 1
+                part.quick_total_s += took_s
+            else:
+                _good(operation, part, generation, took_s, ended)
             return stop.value
         except BaseException as error:
-            SCOPE.set(scope)
-            call = Call(operation, part, function, (args, kwargs), now)
-            return await _begun(call, generation, _raises(call, error))
-        SCOPE.set(scope)
-        call = Call(operation, part, function, (args, kwargs), now)
+            call = Call(operation, part, function, (args, kwargs), now, scope)
+            return await _begun(call, generation, call.raised(error, now))
+        call = Call(operation, part, function, (args, kwargs), now, scope)
+        if call.loop is not policy.loop:
+            policy.enter(call.loop)
+            now = call.began = policy.clock()
         return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
 
     return protected
 
 
+def _good(operation: Operation, part: Part, generation: int, took_s: float, now: float) -> None:
+    """A call that ended at once is looked at by itself."""
+    if generation == part.circuit.generation:
+        part.good(took_s, now)
+    policy = operation.policy
+    policy.count(Outcome.GOOD)
+    if policy.listened:
+        policy.emit(AttemptEnded(policy.name, now, operation.name, 1, took_s, Outcome.GOOD))
+
+
 async def _begun(call: Call, generation: int, first: Coroutine[Any, Any, Any]) -> Any:
     """Go on with a call whose first attempt has taken its first step."""
-    call.policy.budget.deposit(call.began)
+    call.part.deposit(call.began)
     call.number, call.permit = 1, Permit(generation, False, NEVER)
     return await call.run(first)
-
-
-async def _raises(call: Call, error: BaseException) -> Any:
-    call.ended(1, call.began, call.operation.judge(error), False)
-    raise error
 
 
 def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any, Any]]) -> Callable[..., AsyncIterator[Any]]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from math import inf
+from contextlib import suppress
+from math import floor, inf
 from random import Random
 
+from genesis.core.signals import Outcome
 from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
-from genesis.layers.mitigation.budget import Budget
+from genesis.layers.mitigation.budget import Budget, Kind
 from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.layers.mitigation.states import CircuitState, Permit, Refusal, Transition, Trigger
@@ -23,6 +25,10 @@ REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
 HEDGE_MIN_S = 0.001
 """Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
+SLOW_MIN_S = 0.01
+"""Latency under which no call is slow, whatever others take: a busy loop alone makes a call wait that long."""
+QUICK_S = 0.001
+"""Latency under which calls are told to the machines together: no decision asks which of them it was."""
 QUANTILES = (0.75, 0.9, 0.95, 0.99)
 """What attempts are planned by."""
 
@@ -39,8 +45,9 @@ class Part:
         *,
         initial: CircuitState,
         tell: Callable[[Part, Transition], None],
+        count: Callable[[str, int], None],
     ) -> None:
-        self.shard, self._settings, self._budget, self._tell = shard, settings, budget, tell
+        self.shard, self._settings, self._budget, self._tell, self._count = shard, settings, budget, tell, count
         self.circuit = Circuit(settings, rng, initial=initial)
         self._lock = threading.Lock()
         """Of the circuit, for plain functions that run in threads. Nobody is called with it held."""
@@ -56,8 +63,6 @@ class Part:
         self.probability = SuccessProbability()
         self.cause: BaseException | None = None
         """The failure that opened the circuit, until it closes."""
-        self.short = 0
-        """Good calls that went the short way."""
         self.under_way = 0
         """Attempts that wait for the dependency."""
         self.observed = False
@@ -70,7 +75,21 @@ class Part:
         self.p99_s: float | None = None
         self._known: dict[float, float] = {}
         """Quantiles of healthy calls, in seconds, as they were known last."""
-        self._refresh_at = 0.0
+        self._refreshed = self._refresh_at = 0.0
+        self.quick, self.quick_total_s = 0, 0.0
+        """Good calls that ended at once in this second, and the seconds that they took together: not told to anybody yet."""
+        self.quick_s = QUICK_S
+        """Latency under which a call may be counted there."""
+        self.quick_until = 0.0
+        """Until when calls may be: the end of the second; 0 while each call is looked at."""
+        self._watched = False
+        """Whether somebody wants to hear of each call."""
+        self.settle()
+
+    def watch(self, watched: bool) -> None:
+        """Somebody wants to hear of each call, or nobody any more."""
+        self.fold()
+        self._watched = watched
         self.settle()
 
     def settle(self) -> None:
@@ -78,6 +97,8 @@ class Part:
         while self._changes and not self._telling:
             self._tell_changes()
         self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
+        quiet = self.circuit.quiet and self.probability.value == 1.0 and not self._watched
+        self.quick_until = self._refresh_at if quiet else 0.0
 
     def _tell_changes(self) -> None:
         """One after the other, whatever threads and listeners do: what comes in between is told by whoever tells already."""
@@ -110,6 +131,7 @@ class Part:
 
     def ask(self, now: float, lease_s: float) -> Permit | Refusal:
         """May a call go out? As `Circuit.ask`, from any thread."""
+        self.fold()
         with self._lock:
             found = self.circuit.ask(now, lease_s)
         if self._changes:
@@ -118,6 +140,7 @@ class Part:
 
     def succeeded(self, permit: Permit, latency_s: float, now: float) -> None:
         """A call was good."""
+        self.fold()
         with self._lock:
             if self.circuit.succeeded(permit, latency_s, now):
                 self.probability.succeeded()
@@ -125,6 +148,7 @@ class Part:
 
     def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, error: BaseException | None) -> None:
         """A call failed, with this error or with a bad result."""
+        self.fold()
         with self._lock:
             generation = self.circuit.generation
             what = repr(error) if error else "a bad result"
@@ -133,6 +157,16 @@ class Part:
             if self.circuit.generation != generation:  # it has opened
                 self.cause = error
         self.settle()
+
+    def note(self, error: BaseException, now: float, *, timeout: bool = False) -> None:
+        """Write on an error that is let through what is known of an outage: who has asked for the call may wait for its end.
+
+        An error that takes no attributes is left as it is.
+        """
+        outage = self.circuit.outage(now, timeout=timeout)
+        if outage is not None or hasattr(error, "genesis_outage"):  # one object may be raised again and again
+            with suppress(Exception):
+                setattr(error, "genesis_outage", outage)
 
     def released(self, permit: Permit) -> None:
         """A call has no outcome."""
@@ -150,15 +184,36 @@ class Part:
 
     def good(self, latency_s: float, now: float) -> None:
         """A call that went the short way has succeeded."""
-        self.short += 1
+        self.fold()
         self._budget.deposit(now)
         self.circuit.good(latency_s, now)
-        self.healthy.tell(latency_s, now)
         self.probability.succeeded()
-        if self._changes:
-            self.settle()
+        self.healthy.tell(latency_s, now)
         if now >= self._refresh_at:
             self.refresh(now)
+        if self._changes or not self.quick_until:
+            self.settle()
+
+    def fold(self) -> None:
+        """Tell of the calls that ended at once. Whoever asks or tells the machines something else does it before."""
+        calls = self.quick
+        if calls:
+            took_s, at = self.quick_total_s / calls, self._refreshed  # of the same second, so budget and windows are exact
+            self.quick, self.quick_total_s = 0, 0.0
+            self._count(Outcome.GOOD, calls)
+            self._budget.deposit(at, calls)
+            self.circuit.good(took_s, at, calls)
+            self.healthy.tell(took_s, at, calls)
+
+    def deposit(self, now: float) -> None:
+        """A call that does not go the short way began."""
+        self.fold()
+        self._budget.deposit(now)
+
+    def take(self, kind: Kind, now: float) -> bool:
+        """Whether an extra attempt may be scheduled, as `Budget.take`."""
+        self.fold()
+        return self._budget.take(kind, now, ultra=self.circuit.state is CircuitState.ULTRA_RESILIENT)
 
     def took(self, latency_s: float, now: float, *, censored: bool = False) -> None:
         """An attempt that waited has ended; `censored`: it was cut off, and would have taken longer."""
@@ -174,16 +229,19 @@ class Part:
     def refresh(self, now: float) -> None:
         """Take the figures anew; what is expected is not learned while the circuit is not calm."""
         healthy, settings, known = self.healthy, self._settings, self._known
-        self._refresh_at = now + REFRESH_S
+        self.fold()
+        self._refreshed, self._refresh_at = now, floor(now) + REFRESH_S
         if self.circuit.calm and healthy.mean(now) is not None:
             self.expected_s = healthy.mean(now)
             for q in QUANTILES:
                 known[q] = healthy.quantile(q, now) or known.get(q, 0.0)
         p95_s, self.p99_s = known.get(0.95), known.get(0.99)
-        self.circuit.slow_over_s = inf if p95_s is None else settings.slow_factor * p95_s
+        self.circuit.slow_over_s = inf if p95_s is None else max(SLOW_MIN_S, settings.slow_factor * p95_s)
+        self.quick_s = min(QUICK_S, settings.ultra_threshold_s)
         self.circuit.load_bound = self.load.bound()
         hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0
         self.hedge_after_s = p95_s if hedges and p95_s is not None and not self.vetoed(now) else 0.0
+        self.settle()
 
     def vetoed(self, now: float) -> bool:
         """Whether copies would do harm or no good: all calls are slow, or slow by our own load, or copies do not win."""
@@ -200,6 +258,7 @@ class Part:
 
     def view(self) -> dict[str, object]:
         """Its figures, for people."""
+        self.fold()
         return self.circuit.view() | {
             "expected_s": self.expected_s,
             "p95_s": self._known.get(0.95),

@@ -15,8 +15,9 @@ from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S
 from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
+from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
@@ -33,7 +34,7 @@ class PlainCall:
         self._began = self._policy.now()
         self._part = operation.part(given)
         self._scope = SCOPE.get()
-        self._until = min(self._scope[0], self._began + operation.deadline_s)
+        self._until = min(scope()[0], self._began + operation.deadline_s)
         self._number = 0
 
     def run(self) -> Any:
@@ -53,7 +54,7 @@ class PlainCall:
 
     def _begin(self) -> None:
         operation, policy = self._operation, self._policy
-        policy.budget.deposit(self._began)
+        self._part.deposit(self._began)
         if self._began >= self._until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
         if not self._part.circuit.rules:
@@ -120,7 +121,7 @@ class PlainCall:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self._number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self._until or not policy.budget.take("retry", now):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self._until or not self._part.take("retry", now):
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self._number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
@@ -130,6 +131,8 @@ class PlainCall:
         if outcome is Outcome.FAILED:
             self._policy.gate.judged(good=False)
             part.failed(permit, took_s, now, timeout=False, error=error)
+            if error is not None:
+                part.note(error, now)
         elif outcome is Outcome.IGNORED:
             part.released(permit)
         else:
@@ -166,4 +169,9 @@ class PlainCall:
         if operation.fallback is None:
             raise error
         policy.tell(operation, Step.FALLBACK, repr(error))
-        return operation.fallback(*self._given[0], **self._given[1])
+        try:
+            return operation.fallback(*self._given[0], **self._given[1])
+        except Exception as failure:
+            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+                raise failure from error
+            raise

@@ -15,13 +15,13 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from genesis.core.errors import DefinitionError
-from genesis.core.signals import CircuitChanged, Outcome, Signal, Step, StepTaken
+from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
 from genesis.layers.mitigation.budget import Budget
 from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.layers.mitigation.states import CircuitState, Transition
 from genesis.runtime.block import Attempt
-from genesis.runtime.clock import monotonic, time_of
+from genesis.runtime.clock import monotonic, time_of, time_of_system
 from genesis.runtime.gate import Gate
 from genesis.runtime.log import log
 from genesis.runtime.operation import Matcher, Operation, Options, Which
@@ -75,7 +75,9 @@ class Policy:
         self.listened = False
         """Whether anybody listens."""
         self.loop: asyncio.AbstractEventLoop | None = None
-        """The one that called last."""
+        """The one that called last, as far as that matters."""
+        self.asks_loop = True
+        """Whether a call that ends at once has to ask which loop runs: not if that has the system's time, as most have."""
         self._begin(Random())
         self._register()
         self._default = Operation(self, Options())
@@ -98,12 +100,14 @@ class Policy:
         self.counts: Counter[str] = Counter()
         self.gate = Gate(self.settings, rng, self._limited)
         self.whole = self._new_part("")
+        self.whole.watch(self.listened)
         self._shards: OrderedDict[str, Part] = OrderedDict()
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Another loop calls. In one with virtual time a new world begins: what was learned elsewhere is of another time."""
         virtual, was_virtual = getattr(loop, "virtual", False), getattr(self.loop, "virtual", False)
         self.loop, self.clock = loop, time_of(loop)
+        self.asks_loop = self.clock is not time_of_system
         if virtual or was_virtual:
             self._begin(Random(self.name) if virtual else Random())
 
@@ -115,7 +119,7 @@ class Policy:
         return self.clock()
 
     def _new_part(self, shard: str) -> Part:
-        return Part(shard, self.settings, self.budget, self.rng, initial=self._initial, tell=self._changed)
+        return Part(shard, self.settings, self.budget, self.rng, initial=self._initial, tell=self._changed, count=self.count)
 
     def part(self, shard: str) -> Part:
         """One shard of the dependency, with a circuit of its own."""
@@ -250,19 +254,18 @@ class Policy:
         """
         entry = (listener, kinds or (Signal,))
         self._listeners.append(entry)
-        self._hear()
+        self._heard()
 
         def stop() -> None:
             if entry in self._listeners:
                 self._listeners.remove(entry)
-            self._hear()
+            self._heard()
 
         return stop
 
-    def _hear(self) -> None:
+    def _heard(self) -> None:
         self.listened = bool(self._listeners)
-        for operation in list(self.operations):
-            operation.tune(self.settings)
+        self.whole.watch(self.listened)
 
     def emit(self, signal: Signal) -> None:
         """Tell whoever listens."""
@@ -279,14 +282,14 @@ class Policy:
         if self.listened:
             self.emit(StepTaken(self.name, self.now(), operation.name, step, why))
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, times: int = 1) -> None:
         """Count it."""
-        self.counts[what] += 1
+        self.counts[what] += times
 
     def counted(self) -> dict[str, int]:
         """How often each thing happened: ends of attempts (`Outcome`), steps (`Step`), changes of state."""
-        short = self.whole.short
-        return dict(self.counts + Counter({Outcome.GOOD: short}) if short else self.counts)
+        self.whole.fold()
+        return dict(self.counts)
 
     def _limited(self, operation: str, limit: str) -> None:
         self.count(Step.LIMITED)
@@ -303,11 +306,11 @@ class Policy:
 
     def view(self) -> dict[str, object]:
         """Figures for people and programs."""
-        self.now()  # in another world there is nothing to see yet
         return self.whole.view() | {
             "name": self.name,
             "counts": self.counted(),
             "budget": self.budget.view(),
+            "places": self.gate.places,
             "shards": {name: part.view() for name, part in self._shards.items()},
         }
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from genesis.core.errors import CircuitOpenError, DeadlineExceededError, LimitedError, UnavailableError
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
-from genesis.layers.mitigation.states import CircuitState
 from genesis.runtime.instead import fallback
 from genesis.runtime.log import log
 
@@ -116,7 +115,7 @@ class Race:
         policy, part = call.policy, call.part
         if not part.wins.allow():
             return
-        if not policy.budget.take("hedge", now, ultra=part.circuit.state is CircuitState.ULTRA_RESILIENT):
+        if not part.take("hedge", now):
             policy.tell(call.operation, Step.BUDGET_SPENT, "no copy")
             self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
             return

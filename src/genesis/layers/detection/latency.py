@@ -65,14 +65,14 @@ class Latency:
 
     # --- told by every call ------------------------------------------------------------------------------------------------
 
-    def tell(self, latency_s: float, now: float) -> None:
-        """A call ended after so many seconds. Under 1 us (and NaN) counts as that, over an hour as that."""
+    def tell(self, latency_s: float, now: float, calls: int = 1) -> None:
+        """Calls ended after so many seconds. Under 1 us (and NaN) counts as that, over an hour as that."""
         if now >= self._due:
             self._turn(now)
         if not LOW_S <= latency_s <= HIGH_S:
             latency_s = min(HIGH_S, max(LOW_S, latency_s))
-        self._counts[int(log(latency_s) * _SCALE + _OFFSET)] += 1
-        self._count += 1
+        self._counts[int(log(latency_s) * _SCALE + _OFFSET)] += calls
+        self._count += calls
 
     def tell_censored(self, elapsed_s: float, now: float) -> None:
         """A call was given up after so many seconds, by a time-out or because another one won: it takes at least that long."""

@@ -56,11 +56,11 @@ class Budget:
         """Other shares and another floor hold from now on; what was spent stays spent."""
         self._settings = settings
 
-    def deposit(self, now: float) -> None:
-        """A logical call began. Once for each, whatever the number of its attempts."""
+    def deposit(self, now: float, calls: int = 1) -> None:
+        """Logical calls began. Once for each, whatever the number of its attempts."""
         if now >= self._due:
             self._turn(now)
-        self._calls += 1
+        self._calls += calls
 
     def take(self, kind: Kind, now: float, *, ultra: bool = False) -> bool:
         """Whether an extra attempt may be scheduled; if so it is paid.

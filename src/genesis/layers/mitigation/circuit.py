@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+from genesis.core.errors import Outage
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.layers.mitigation.states import (
     TRANSITIONS,
@@ -36,6 +37,8 @@ EASED = 0.8
 """Share of a threshold below which a state is left again: the gap keeps it from going to and fro."""
 LEASE_S = 30.0
 """How long a probe holds its permit when its call has no timeout."""
+OUTAGE_S = 1.0
+"""When work may come again that met a failing dependency whose circuit lets calls out: as `UnavailableError` has it."""
 RAMP_DONE = 64
 """Calls under way at which the ramp is over: past it a dependency is taken for well."""
 
@@ -81,18 +84,28 @@ class Circuit:
         self.calm = False
         self._settle()
 
-    # --- hot: while the circuit is calm -------------------------------------------------------------------------------
+    # --- while the circuit is calm ------------------------------------------------------------------------------------
 
-    def good(self, latency_s: float, now: float) -> None:
-        """A call of this generation that needed no permit, since the circuit was calm, has succeeded."""
-        self.success_count += 1
+    @property
+    def quiet(self) -> bool:
+        """Whether it is calm, and a good call that is not slow changes nothing but counts."""
+        return self.calm and not (self.failure_count or self.degradation_score)
+
+    def good(self, latency_s: float, now: float, calls: int = 1) -> None:
+        """Calls of this generation that needed no permit, since the circuit was calm, have succeeded."""
+        self.success_count += calls
         window = self.window
         if now >= window.turns_at:
             window.turn(now)
-        window.calls += 1
-        self._latencies.append(latency_s)
+        window.calls += calls
+        self._latencies.extend([latency_s] * min(calls, RECENT))
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
             self._looks(latency_s, now)
+
+    @property
+    def shut(self) -> bool:
+        """Whether it refuses calls, but for probes."""
+        return self.state in (_O, _H) and self.mode in (Mode.AUTOMATIC, Mode.FORCED_OPEN)
 
     # --- the question -------------------------------------------------------------------------------------------------
 
@@ -356,6 +369,17 @@ class Circuit:
         """When a call may be let out again, in seconds; 0 while it lets them out."""
         return max(0.0, self._open_until - now) if self.state is _O else 0.0
 
+    def outage(self, now: float, *, timeout: bool = False) -> Outage | None:
+        """What the failure means that it has heard of last: nothing (None) if the call before it was good.
+
+        While it is CLOSED, what fails again and again may be the dependency, or what is asked of it.
+        """
+        if self.mode is Mode.DISABLED:
+            return None
+        if self.state is not _C:
+            return Outage(max(OUTAGE_S, self.retry_after_s(now)), True)
+        return Outage(OUTAGE_S, False) if self.failure_count > (0.5 if timeout else 1.0) else None
+
     def view(self) -> dict[str, object]:
         """Its figures, for people."""
         return {
@@ -366,6 +390,7 @@ class Circuit:
             "success_count": self.success_count,
             "degradation_score": self.degradation_score,
             "average_s": self.average_s(),
+            "permits": len(self._probes) + len(self._ramped),
             "generation": self.generation,
             "openings": self._openings,
         }
