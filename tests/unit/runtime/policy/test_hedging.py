@@ -292,7 +292,7 @@ async def test_b72_a_cancellation_in_line_for_a_place_returns_at_once_and_leaks_
 
 
 async def test_b72_a_cancellation_in_the_pause_before_a_retry_returns_at_once_and_gives_its_token_back() -> None:
-    guarded = policy(attempts=3, backoff_s=100.0, backoff_max_s=100.0)
+    guarded = policy(attempts=3, backoff_s=50.0, backoff_max_s=50.0)
     dependency = Dependency(DOWN)
     task = started(guarded.protect(idempotent=True).call(dependency.call))
     await asyncio.sleep(0.001)
