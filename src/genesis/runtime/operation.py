@@ -12,7 +12,7 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from genesis.core.errors import (
     AbandonedError,
@@ -186,6 +186,10 @@ class Operation:
             return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))
         return wraps(function)(_plain(operation, function))
 
+    @overload
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or not, protected. It is called again for each further attempt."""
         given = args, kwargs
