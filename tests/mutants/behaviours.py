@@ -284,8 +284,8 @@ BEHAVIOURS = [
         "open by hand ignores time",
         HAND + "39_open_by_hand_it_ignores_time",
         _CIRCUIT,
-        "if now < self._open_until:\n                return Refusal(",
-        "if now < self._since + 60.0:\n                return Refusal(",
+        "Mode.FORCED_OPEN, now + for_s",
+        "Mode.FORCED_OPEN, now + min(for_s, 60.0)",
     ),
     Behaviour(
         40,

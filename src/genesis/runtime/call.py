@@ -45,7 +45,7 @@ class Call:
 
     __slots__ = (
         *("began", "given", "loop", "make", "operation", "part", "policy", "repeats", "scope", "until"),
-        *("alone", "entered", "fell_back", "held", "number", "permit", "took_s", "tries"),
+        *("alone", "entered", "fell_back", "fell_flat", "held", "number", "permit", "took_s", "tries"),
     )
 
     def __init__(
@@ -68,9 +68,9 @@ class Call:
         """Attempts begun, copies included; and rounds of them, one after the other."""
         self.permit: Permit | None = None
         self.took_s = 0.0
-        self.fell_back = self.alone = self.held = self.entered = False
-        """Whether a fallback answered; nothing may run beside an attempt; its outcome is told by whoever made the call; a block
-        or stream has a turn of the gate."""
+        self.fell_back = self.fell_flat = self.alone = self.held = self.entered = False
+        """Whether a fallback answered, or failed beside an attempt; nothing may run beside one; its outcome is told by whoever
+        made the call; a block or stream has a turn of the gate."""
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ async def instead(call: Call, error: Exception) -> Any:
     if kept is not None:
         policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
         return kept[0]
-    if operation.fallback is None:
+    if operation.fallback is None or call.fell_flat:
         raise error
     policy.tell(operation, Step.FALLBACK, repr(error))
     try:

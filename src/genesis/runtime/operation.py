@@ -15,12 +15,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from genesis.core.errors import (
-    AbandonedError,
     CallTimeoutError,
-    CircuitOpenError,
-    DeadlineExceededError,
     DefinitionError,
-    LimitedError,
     NotProcessedError,
     Reject,
 )
@@ -32,6 +28,7 @@ from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
+from genesis.runtime.race import REFUSALS
 from genesis.runtime.scope import SCOPE, resolved
 
 if TYPE_CHECKING:
@@ -128,8 +125,8 @@ class Operation:
             return Outcome.IGNORED
         if isinstance(error, CallTimeoutError) and error.what == self.name:
             return Outcome.TIMEOUT
-        if isinstance(error, (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)):
-            return Outcome.IGNORED  # what another policy says, further inside
+        if isinstance(error, REFUSALS):
+            return Outcome.IGNORED
         failed = policy.failures(error) and not isinstance(error, Reject)  # which is a handler's verdict on its event
         if failed or isinstance(error, NotProcessedError) or self._not_processed(error):
             return Outcome.FAILED

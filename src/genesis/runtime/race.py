@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from genesis.core.errors import CircuitOpenError, DeadlineExceededError, LimitedError, UnavailableError
+from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, LimitedError
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
 from genesis.runtime.instead import fallback
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GRACE_S = 0.02
 """How long a fallback that is ready waits for the call itself: a true answer is worth that much."""
 FALLBACK = "fallback"
+REFUSALS = (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)
+"""What policies say, this one or one further inside, when they do not let a call out: no answer of the dependency."""
 _losers: dict[asyncio.Task[Any], None] = {}
 """Cancelled attempts that have not ended: held, for the loop only refers to tasks weakly."""
 
@@ -153,11 +155,12 @@ class Race:
                 return True
             self._bad = task
             self._failures += 1
-        elif isinstance(error, (UnavailableError, DeadlineExceededError)) and kind != FALLBACK:
+        elif isinstance(error, REFUSALS) and kind != FALLBACK:
             self._refused(error, kind)
         elif kind != FALLBACK and self._call.operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
             return True
         else:
+            self._call.fell_flat |= kind == FALLBACK
             self._note(error, kind)
         return False
 

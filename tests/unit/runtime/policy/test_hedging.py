@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from genesis import CircuitState, Policy
+from genesis import CircuitState, Policy, UnavailableError
 from genesis.core.errors import CallTimeoutError, LimitedError
 from genesis.layers.mitigation.attempts import GAP_S, as_written_plan, plan
 from genesis.layers.mitigation.settings import PolicySettings
@@ -342,3 +342,9 @@ async def test_a_failure_that_a_fallback_stood_in_for_is_still_a_failure() -> No
     for _ in range(3):
         assert await operation.call(Dependency(After(0.01, DOWN)).call) == "instead"
     assert guarded.state is CircuitState.OPEN
+
+
+async def test_what_a_function_says_itself_is_a_failure_as_any_other() -> None:
+    _, operation = await hedged()
+    dependency = Dependency(After(0.01, UnavailableError("it")), After(0.01, "copy"))
+    assert await operation.call(dependency.call) == "copy"
