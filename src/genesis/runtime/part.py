@@ -27,6 +27,9 @@ HEDGE_MIN_S = 0.001
 """Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
 SLOW_MIN_S = 0.01
 """Latency under which no call is slow, whatever others take: a busy loop alone makes a call wait that long."""
+USUALLY_SLOW = 0.05
+"""Share of slow calls among the newest over which what is slow stays what it was. Else, at up to ten calls a second, the p95 of
+half a minute is as slow as they are before half of the newest are: a dependency that became ten times slower would be usual."""
 QUICK_S = 0.001
 """Latency under which calls are told to the machines together: no decision asks which of them it was."""
 QUANTILES = (0.75, 0.9, 0.95, 0.99)
@@ -75,6 +78,8 @@ class Part:
         self.p99_s: float | None = None
         self._known: dict[float, float] = {}
         """Quantiles of healthy calls, in seconds, as they were known last."""
+        self._usual_s: float | None = None
+        """The p95 that calls are slow against: it does not follow while many are."""
         self._refreshed = self._refresh_at = 0.0
         self.quick, self.quick_total_s = 0, 0.0
         """Good calls that ended at once in this second, and the seconds that they took together: not told to anybody yet."""
@@ -236,7 +241,10 @@ class Part:
             for q in QUANTILES:
                 known[q] = healthy.quantile(q, now) or known.get(q, 0.0)
         p95_s, self.p99_s = known.get(0.95), known.get(0.99)
-        self.circuit.slow_over_s = inf if p95_s is None else max(SLOW_MIN_S, settings.slow_factor * p95_s)
+        _, slow = self.circuit.window.rates(now)
+        if slow is None or slow <= USUALLY_SLOW:
+            self._usual_s = p95_s
+        self.circuit.slow_over_s = inf if self._usual_s is None else max(SLOW_MIN_S, settings.slow_factor * self._usual_s)
         self.quick_s = min(QUICK_S, settings.ultra_threshold_s)
         self.circuit.load_bound = self.load.bound()
         hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0

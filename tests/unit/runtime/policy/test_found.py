@@ -5,10 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import pytest
+
 from genesis import CircuitState
 from genesis.core.errors import AbandonedError, CircuitOpenError
 from genesis.core.signals import Step
-from tests.unit.runtime.policy.support import DOWN, HANG, After, Dependency, counter, hear, learned, opened, policy, tried
+from tests.unit.runtime.policy.support import (
+    DOWN,
+    HANG,
+    After,
+    Dependency,
+    counter,
+    hear,
+    learned,
+    opened,
+    policy,
+    started,
+    tried,
+)
 
 
 async def test_a_refused_awaitable_is_closed_and_does_not_warn_that_it_never_began() -> None:
@@ -113,3 +127,22 @@ async def _tried_plain(call) -> object:
         return call(False)
     except Exception as error:
         return error
+
+
+@pytest.mark.parametrize("calls_per_s", [1, 10, 100])
+async def test_a_dependency_that_became_much_slower_is_noticed_at_any_rate(calls_per_s: int) -> None:
+    guarded, loop = policy(timeout_s=5.0), asyncio.get_running_loop()
+    calls = []
+    while loop.time() < 90.0:
+        takes_s = 0.1 if loop.time() < 60.0 else 0.9
+        calls.append(started(guarded.call(Dependency(After(takes_s)).call)))
+        await asyncio.sleep(1 / calls_per_s)
+    assert guarded.state is CircuitState.RESILIENT
+    await asyncio.gather(*calls)
+
+
+async def test_a_dependency_that_slowly_becomes_slower_is_usual() -> None:
+    guarded, loop = policy(timeout_s=5.0), asyncio.get_running_loop()
+    while loop.time() < 600.0:
+        await guarded.call(Dependency(After(0.1 + loop.time() / 1000.0)).call)
+    assert guarded.state is CircuitState.CLOSED
