@@ -45,7 +45,7 @@ class Call:
 
     __slots__ = (
         *("began", "given", "loop", "make", "operation", "part", "policy", "repeats", "scope", "until"),
-        *("alone", "entered", "fell_back", "held", "number", "permit", "took_s"),
+        *("alone", "entered", "fell_back", "held", "number", "permit", "took_s", "tries"),
     )
 
     def __init__(
@@ -64,7 +64,8 @@ class Call:
         self.until = min(resolved(self.scope)[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
-        self.number = 0
+        self.number = self.tries = 0
+        """Attempts begun, copies included; and rounds of them, one after the other."""
         self.permit: Permit | None = None
         self.took_s = 0.0
         self.fell_back = self.alone = self.held = self.entered = False
@@ -111,6 +112,7 @@ class Call:
         """Try, and try again while that is allowed and may help."""
         judge = self.operation.judge
         while True:
+            self.tries += 1
             try:
                 result = await (self._attempts() if first is None else first)
             except Exception as error:
@@ -229,7 +231,7 @@ class Call:
         found = self.part.ask(now, min(self.limit_s(now), LEASE_MAX_S))
         if isinstance(found, Refusal):
             self.policy.tell(self.operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why)
+            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why) from self.part.cause
         return found
 
     async def _made(self, number: int, hedge: bool) -> Any:
@@ -287,12 +289,10 @@ class Call:
     def ended(self, number: int, began: float, outcome: Outcome, hedge: bool) -> None:
         """An attempt ended: its latency is learned, unless it failed, which says nothing of how long a call takes."""
         now = self.loop.time()
-        took_s = now - began
+        self.took_s = took_s = now - began
         if outcome in (Outcome.GOOD, Outcome.UNHANDLED):
-            self.took_s = took_s
             self.part.took(took_s, now)
         elif outcome in (Outcome.TIMEOUT, Outcome.CANCELLED):
-            self.took_s = took_s
             self.part.took(took_s, now, censored=True)
         policy = self.policy
         policy.count(outcome)
@@ -319,12 +319,12 @@ class Call:
         operation, policy, now = self.operation, self.policy, self.loop.time()
         if outcome not in (Outcome.FAILED, Outcome.TIMEOUT):
             return None
-        if not self.repeats or self.number >= operation.attempts or not operation.may_repeat(error):
+        if not self.repeats or self.tries >= operation.attempts or not operation.may_repeat(error):
             return None
         if self.permit is not None and self.permit.probe:
             return None
         asked_s = retry_after_of(error) if error is not None else None
-        wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
+        wait_s = backoff_s(operation.settings, self.tries, policy.rng, retry_after_s=asked_s)
         if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.abandons(operation.settings):
             return None
         if not self.part.take("retry", now):
@@ -371,7 +371,7 @@ class Call:
             part.succeeded(permit, self.took_s, now)
         else:
             self.policy.gate.judged(good=False)
-            part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
+            part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, error=error)
 
     def _hurried(self, now: float) -> bool:
         """Whether the deadline cut it off before it took longer than calls take."""
@@ -387,7 +387,7 @@ class Call:
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
         if self.policy.raise_original or not circuit.rules:
             return
-        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+        if circuit.shut:
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
         if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")

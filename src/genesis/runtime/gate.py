@@ -40,6 +40,11 @@ class Gate:
         for turn in self._places.tune(settings.concurrency, settings.queue):
             self._wake(turn)
 
+    @property
+    def places(self) -> int:
+        """Attempts that have a turn."""
+        return self._places.busy
+
     # --- per call: the throttle ---------------------------------------------------------------------------------------
 
     @property

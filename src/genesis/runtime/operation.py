@@ -12,7 +12,7 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from genesis.core.errors import (
     AbandonedError,
@@ -146,12 +146,13 @@ class Operation:
         return self.idempotent and (self._retry_on is None or error is None or self._retry_on(error))
 
     def base_s(self, state: CircuitState) -> float:
-        """The base timeout in a state of the circuit."""
+        """The base timeout in a state of the circuit. It is never shorter where calls are known to be slower."""
+        settings = self.settings
         if state is CircuitState.RESILIENT:
-            return self.settings.timeout_resilient_s
+            return max(settings.timeout_s, settings.timeout_resilient_s)
         if state is CircuitState.ULTRA_RESILIENT:
-            return self.settings.timeout_ultra_s
-        return self.settings.timeout_s
+            return max(settings.timeout_s, settings.timeout_resilient_s, settings.timeout_ultra_s)
+        return settings.timeout_s
 
     def part(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Part:
         """The dependency, or the shard of it that a call is for."""
@@ -185,6 +186,10 @@ class Operation:
             return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))
         return wraps(function)(_plain(operation, function))
 
+    @overload
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or not, protected. It is called again for each further attempt."""
         given = args, kwargs
@@ -193,7 +198,7 @@ class Operation:
 
     def attempt(self, shard: Hashable = None) -> Attempt:
         """``async with operation.attempt():`` one attempt, as a block. It cannot be repeated."""
-        return Attempt(self, self.policy.whole if shard is None else self.policy.part(str(shard)))
+        return Attempt(self, shard)
 
     def guard(self, awaitable: Awaitable[R], **refused: object) -> Coroutine[Any, Any, R]:
         """Await what is at hand, protected. It can run once: no retry, no hedge.
@@ -299,7 +304,6 @@ def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any,
 
 def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
     def protected(*args: Any, **kwargs: Any) -> Any:
-        given = args, kwargs
-        return PlainCall(operation, operation.part(given), function, given).run()
+        return PlainCall(operation, function, (args, kwargs)).run()
 
     return protected

@@ -19,7 +19,7 @@ from genesis.layers.mitigation.attempts import HedgeWins
 from genesis.layers.mitigation.budget import Budget, Kind
 from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
-from genesis.layers.mitigation.states import CircuitState, Mode, Permit, Refusal, Transition, Trigger
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal, Transition, Trigger
 
 REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
@@ -61,6 +61,8 @@ class Part:
         self.load = LoadCorrelation()
         self.wins = HedgeWins()
         self.probability = SuccessProbability()
+        self.cause: BaseException | None = None
+        """The failure that opened the circuit, until it closes."""
         self.under_way = 0
         """Attempts that wait for the dependency."""
         self.observed = False
@@ -109,6 +111,8 @@ class Part:
                 change = self._changes.pop(0)
                 if change.trigger in (Trigger.PROVED, Trigger.RESET):
                     self.probability = SuccessProbability()
+                if change.new is not CircuitState.HALF_OPEN and change.trigger not in (Trigger.FAILING, Trigger.REFUTED):
+                    self.cause = None
                 self._tell(self, change)
         finally:
             self._telling = False
@@ -138,18 +142,20 @@ class Part:
         """A call was good."""
         self.fold()
         with self._lock:
-            self.circuit.succeeded(permit, latency_s, now)
-            if self.circuit.mode is not Mode.DISABLED:
+            if self.circuit.succeeded(permit, latency_s, now):
                 self.probability.succeeded()
         self.settle()
 
-    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, what: str) -> None:
-        """A call failed."""
+    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, error: BaseException | None) -> None:
+        """A call failed, with this error or with a bad result."""
         self.fold()
         with self._lock:
-            if self.circuit.mode is not Mode.DISABLED:
+            generation = self.circuit.generation
+            what = repr(error) if error else "a bad result"
+            if self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what):
                 self.probability.failed()
-            self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
+            if self.circuit.generation != generation:  # it has opened
+                self.cause = error
         self.settle()
 
     def note(self, error: BaseException, now: float, *, timeout: bool = False) -> None:

@@ -21,18 +21,18 @@ from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
-    from genesis.runtime.part import Part
 
 
 class PlainCall:
     """A call under way, in one thread."""
 
     def __init__(
-        self, operation: Operation, part: Part, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]
+        self, operation: Operation, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]
     ) -> None:
-        self._operation, self._policy, self._part = operation, operation.policy, part
+        self._operation, self._policy = operation, operation.policy
         self._function, self._given = function, given
         self._began = self._policy.now()
+        self._part = operation.part(given)
         self._scope = SCOPE.get()
         self._until = min(scope()[0], self._began + operation.deadline_s)
         self._number = 0
@@ -97,7 +97,7 @@ class PlainCall:
         found = self._part.ask(self._policy.now(), LEASE_S)
         if isinstance(found, Refusal):
             self._policy.tell(operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why)
+            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why) from self._part.cause
         return found
 
     def _attempt(self) -> Any:
@@ -130,7 +130,7 @@ class PlainCall:
         part = self._part
         if outcome is Outcome.FAILED:
             self._policy.gate.judged(good=False)
-            part.failed(permit, took_s, now, timeout=False, what=repr(error))
+            part.failed(permit, took_s, now, timeout=False, error=error)
             if error is not None:
                 part.note(error, now)
         elif outcome is Outcome.IGNORED:

@@ -11,7 +11,7 @@ import gc
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from random import Random
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet, WeakValueDictionary
 
 from genesis.core.errors import DefinitionError
@@ -190,9 +190,13 @@ class Policy:
         """Protect a function as an operation that must not be repeated: ``@policy`` above it."""
         return self.protect()(function)
 
-    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, protected, as an operation that must not be repeated. For others: ``policy.protect(...).call``."""
-        return await self._default.call(function, *args, **kwargs)  # type: ignore[no-any-return]
+        return await self._default.call(function, *args, **kwargs)
 
     def attempt(self, shard: Hashable = None) -> Attempt:
         """``async with policy.attempt():`` a protected block."""
@@ -315,11 +319,11 @@ class Policy:
 
     def view(self) -> dict[str, object]:
         """Figures for people and programs."""
-        self.now()  # in another world there is nothing to see yet
         return self.whole.view() | {
             "name": self.name,
             "counts": self.counted(),
             "budget": self.budget.view(),
+            "places": self.gate.places,
             "shards": {name: part.view() for name, part in self._shards.items()},
         }
 

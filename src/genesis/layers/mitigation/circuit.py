@@ -95,12 +95,17 @@ class Circuit:
         """Calls of this generation that needed no permit, since the circuit was calm, have succeeded."""
         self.success_count += calls
         window = self.window
-        window.calls += calls
-        self._latencies.extend([latency_s] * min(calls, RECENT))
         if now >= window.turns_at:
             window.turn(now)
+        window.calls += calls
+        self._latencies.extend([latency_s] * min(calls, RECENT))
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
             self._looks(latency_s, now)
+
+    @property
+    def shut(self) -> bool:
+        """Whether it refuses calls, but for probes."""
+        return self.state in (_O, _H) and self.mode in (Mode.AUTOMATIC, Mode.FORCED_OPEN)
 
     # --- the question -------------------------------------------------------------------------------------------------
 
@@ -148,13 +153,13 @@ class Circuit:
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
-    def succeeded(self, permit: Permit, latency_s: float, now: float) -> None:
-        """The call was good."""
+    def succeeded(self, permit: Permit, latency_s: float, now: float) -> bool:
+        """The call was good. Returns whether that counts."""
         if not self._returned(permit):
-            return
+            return False
         if permit.probe:
             self._proves(latency_s, now)
-            return
+            return True
         if self._ramp:
             self._ramp += 1
             if self._ramp >= RAMP_DONE:
@@ -163,11 +168,12 @@ class Circuit:
         self.good(latency_s, now)
         if self.state is _R or self.state is _U:
             self._steps_down(now)
+        return True
 
-    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool = False, what: str = "") -> None:
-        """The call failed; `timeout`: by its own timeout. `what` it was, in words."""
+    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool = False, what: str = "") -> bool:
+        """The call failed; `timeout`: by its own timeout. `what` it was, in words. Returns whether that counts."""
         if not self._returned(permit):
-            return
+            return False
         self.success_count = 0
         self.failure_count += 0.5 if timeout else 1.0
         self.degradation_score += 1 if timeout else 2
@@ -181,8 +187,9 @@ class Circuit:
             self.window.slow(now)
         if permit.probe:
             self._go(Trigger.REFUTED, f"a probe failed: {what or 'failure'}", now)
-            return
-        self._judge(now)
+        else:
+            self._judge(now)
+        return True
 
     def released(self, permit: Permit) -> None:
         """The call has no outcome: it was cancelled, ignored or never made. Another may go out instead."""
@@ -383,6 +390,7 @@ class Circuit:
             "success_count": self.success_count,
             "degradation_score": self.degradation_score,
             "average_s": self.average_s(),
+            "permits": len(self._probes) + len(self._ramped),
             "generation": self.generation,
             "openings": self._openings,
         }
