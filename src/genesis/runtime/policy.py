@@ -224,6 +224,15 @@ class Policy:
         """Of the circuit; with shards, of the one for calls that name none."""
         return self.whole.circuit.state
 
+    def troubles(self) -> dict[str, tuple[str, str]]:
+        """State and reason of the circuits that are not CLOSED, by the name of the policy and its shard."""
+        self.now()  # in another world there is nothing to see yet
+        parts = (self.whole, *self._shards.values())
+        return {self._place(part): (part.circuit.state, part.circuit.why) for part in parts if part.circuit.state != "CLOSED"}
+
+    def _place(self, part: Part) -> str:
+        return f"{self.name}[{part.shard}]" if part.shard else self.name
+
     def force_open(self, for_s: float = NEVER, why: str = "opened by hand") -> None:
         """Refuse all calls for `for_s` seconds, > 0."""
         self._by_hand(lambda circuit, now: circuit.force_open(now, for_s, why))
@@ -301,7 +310,7 @@ class Policy:
             self.emit(StepTaken(self.name, self.now(), operation, Step.LIMITED, limit))
 
     def _changed(self, part: Part, change: Transition) -> None:
-        place = f"{self.name}[{part.shard}]" if part.shard else self.name
+        place = self._place(part)
         worse = change.new in (CircuitState.OPEN, CircuitState.RESILIENT, CircuitState.ULTRA_RESILIENT)
         (log.warning if worse else log.info)("circuit %s: %s -> %s: %s", place, change.old, change.new, change.why)
         self.count(f"{change.old}->{change.new}")

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from genesis import App, Context, Policy, Retry, on
-from tests.unit.runtime.support import Job
+from genesis import App, Context, Node, Policy, Retry, on
+from genesis.runtime.status import Status
+from tests.unit.runtime.support import Job, inside
 
 HOUR_S = 3600.0
 EVENTS = 200
@@ -36,6 +37,10 @@ class Pricing:
                 raise ConnectionError("down")
         finally:
             self.inside -= 1
+
+
+async def _status(node: Node) -> Status:
+    return node.status()
 
 
 @pytest.fixture
@@ -69,6 +74,9 @@ async def test_an_hour_without_the_dependency_means_waiting_work_and_few_calls(h
             await sim.send(Job(n=n))
         await sim.advance(HOUR_S)
         assert (priced, sim.ledger.dead, sim.ledger.waiting) == ([], 0, EVENTS)
+        (circuit,) = (await inside(sim, _status)).circuits.values()
+        assert circuit[0] == "OPEN"
+        assert "a probe failed" in circuit[1]
         assert pricing.calls <= 100, "those of all slots until the circuit opened, then one probe every five minutes"
         began, pricing.down = len(pricing.loads), False
         await sim.settle()
