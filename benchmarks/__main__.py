@@ -8,7 +8,10 @@ from textwrap import fill
 
 from benchmarks.harness import HEADING, Figure, Options, as_json, as_row
 
-NAMES = ("memory", "sqlite", "restart", "waiting", "busy", "simulation", "ingest", "cli", "new_user", "call", "hedge", "outage")
+NAMES = (
+    *("memory", "sqlite", "restart", "waiting", "busy", "simulation", "ingest", "cli", "new_user"),
+    *("call", "hedge", "outage", "probes", "leaks", "circuit", "timeouts", "latencies"),
+)
 
 
 def figures(name: str) -> dict[str, Figure]:

@@ -135,7 +135,7 @@ def straggling(rng: Random) -> float:
 async def _stream(
     rule: Rule, seed: int, seconds: float, draw: Callable[[Random, float], float]
 ) -> tuple[list[float], list[float]]:
-    """When calls came and how long they took, after the warm-up. The first attempt of a call is the same whatever the rule."""
+    """When calls came, and how long those after the warm-up took. The first attempt of a call is the same whatever the rule."""
     rng, copies_rng = Random(seed), Random(-seed)
     times = list(poisson(rng, RATE, seconds))
     firsts = [Random(f"{seed}-{i}") for i in range(len(times))]
@@ -149,8 +149,8 @@ async def _stream(
             await asyncio.sleep(draw(firsts[i] if made[0] == 1 else copies_rng, loop.time()))
 
         await rule(work)
+        came.append(began)
         if began >= WARM_S:
-            came.append(began)
             took.append(loop.time() - began)
 
     await open_loop(times, one)
@@ -163,7 +163,7 @@ async def _alone(work: Work) -> None:
 
 def _p99_and_share(rule: Rule, copies: Copies, seed: int, seconds: float) -> tuple[float, float]:
     came, took = in_virtual_time(_stream(rule, seed, seconds, lambda rng, _: straggling(rng)))
-    return quantile(took, 0.99), worst_share(came, [at for at in copies.at if at >= WARM_S], BUDGET_S)
+    return quantile(took, 0.99), worst_share(came, copies.at, BUDGET_S)
 
 
 def stragglers(seed: int, seconds: float = SECONDS) -> tuple[Values, Values]:
@@ -289,7 +289,7 @@ async def _browned(rule: Rule, copies: Copies, seed: int, seconds: float) -> tup
         newest.append(loop.time() - began > over_s)
 
     came, _ = await _stream(watched, seed, seconds, brown)
-    return len([at for at in copies.at if at >= WARM_S]) / len(came), copies.blindly
+    return len(copies.at) / len(came), copies.blindly
 
 
 def brownout(seed: int, seconds: float = SECONDS) -> tuple[Values, Values]:
