@@ -34,6 +34,9 @@ QUICK_S = 0.001
 """Latency under which calls are told to the machines together: no decision asks which of them it was."""
 QUANTILES = (0.75, 0.9, 0.95, 0.99)
 """What attempts are planned by."""
+SETTLED_S = 300.0
+"""Time for which calls that are slow and do not fail keep the circuit RESILIENT: then that is how long they take. Else a
+dependency that has become slower for good would be taken for a sick one for ever."""
 
 
 class Part:
@@ -233,15 +236,16 @@ class Part:
 
     def refresh(self, now: float) -> None:
         """Take the figures anew; what is expected is not learned while the circuit is not calm."""
-        healthy, settings, known = self.healthy, self._settings, self._known
+        settings, known = self._settings, self._known
         self.fold()
         self._refreshed, self._refresh_at = now, floor(now) + REFRESH_S
-        if self.circuit.calm and healthy.mean(now) is not None:
-            self.expected_s = healthy.mean(now)
-            for q in QUANTILES:
-                known[q] = healthy.quantile(q, now) or known.get(q, 0.0)
+        failed, slow = self.circuit.window.rates(now)
+        if self.circuit.calm:
+            self._learn(self.healthy, now)
+        elif self.circuit.state is CircuitState.RESILIENT and now - self.circuit.since >= SETTLED_S and not failed:
+            self._learn(self.recent, now)
+            slow = None
         p95_s, self.p99_s = known.get(0.95), known.get(0.99)
-        _, slow = self.circuit.window.rates(now)
         if slow is None or slow <= USUALLY_SLOW:
             self._usual_s = p95_s
         self.circuit.slow_over_s = inf if self._usual_s is None else max(SLOW_MIN_S, settings.slow_factor * self._usual_s)
@@ -250,6 +254,14 @@ class Part:
         hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0
         self.hedge_after_s = p95_s if hedges and p95_s is not None and not self.vetoed(now) else 0.0
         self.settle()
+
+    def _learn(self, latency: Latency, now: float) -> None:
+        """What these calls take is what is expected."""
+        mean_s = latency.mean(now)
+        if mean_s is not None:
+            self.expected_s = mean_s
+            for q in QUANTILES:
+                self._known[q] = latency.quantile(q, now) or self._known.get(q, 0.0)
 
     def vetoed(self, now: float) -> bool:
         """Whether copies would do harm or no good: all calls are slow, or slow by our own load, or copies do not win."""

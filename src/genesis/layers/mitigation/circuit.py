@@ -73,7 +73,8 @@ class Circuit:
         self._latencies: deque[float] = deque(maxlen=RECENT)
         self._openings = 0
         self._open_until = 0.0
-        self._since = 0.0
+        self.since = 0.0
+        """When it came into its state."""
         self._probes: list[Permit] = []
         self._proved = 0
         self._ramp = 0
@@ -118,7 +119,7 @@ class Circuit:
         if self.mode is Mode.DISABLED:
             return Permit(self.generation, False, NEVER)
         if self.state is _O and now >= self._open_until:
-            self._go(Trigger.WAITED, f"{now - self._since:.1f} s have passed", now)
+            self._go(Trigger.WAITED, f"{now - self.since:.1f} s have passed", now)
         found = self._decide(now, lease_s)
         if isinstance(found, Refusal) and self.mode is Mode.METRICS_ONLY:
             return Permit(self.generation, False, NEVER)
@@ -337,7 +338,7 @@ class Circuit:
             self._closes(now)
         self.failure_count = 0.0
         self.success_count = 0
-        self._since = now
+        self.since = now
         self._settle()
         if new is not old or trigger in (Trigger.FORCED, Trigger.RESET):
             self.changed(Transition(old, new, trigger, why, now))

@@ -146,3 +146,14 @@ async def test_a_dependency_that_slowly_becomes_slower_is_usual() -> None:
     while loop.time() < 600.0:
         await guarded.call(Dependency(After(0.1 + loop.time() / 1000.0)).call)
     assert guarded.state is CircuitState.CLOSED
+
+
+async def test_a_dependency_that_became_slower_for_good_is_taken_for_that_after_a_while() -> None:
+    guarded, loop = policy(), asyncio.get_running_loop()
+    seen = set()
+    while loop.time() < 600.0:
+        await guarded.call(Dependency(After(0.02 if loop.time() < 60.0 else 0.2)).call)
+        seen.add(guarded.state)
+    assert seen == {CircuitState.CLOSED, CircuitState.RESILIENT}
+    assert guarded.state is CircuitState.CLOSED
+    assert guarded.view()["p95_s"] == pytest.approx(0.2, rel=0.05)
