@@ -4,8 +4,9 @@ In: each logical call, each wish for an extra attempt, and the time. Out: yes or
 (envoy#30205: paid later, a wave of them passes before the first one counts), and given back if it never started.
 
 At every grant, the extras of the ten seconds before it, wherever those begin, are at most `budget_share` of the calls of the
-same ten seconds plus `budget_floor`; hedges also at most `hedge_share` of them plus one, and half of what all may have. Time is kept in whole seconds, so
-both sides are rounded to the safe side: extras of the present second and ten more, calls of the present and nine more. (A
+same ten seconds plus `budget_floor`; hedges also at most `hedge_share` of them plus one, and half of what all extras may have.
+Time is kept in whole seconds, so both sides are rounded to the safe side: extras of the present second and ten more, calls of
+the present and nine more. (A
 window that ends after its last extra may hold fewer of the calls that these extras were for: an extra comes after its call.)
 
 Source: retry budgets of Finagle and Linkerd, with a floor instead of tokens for each second; hedges pay twice as in Finagle's
