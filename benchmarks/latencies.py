@@ -119,7 +119,11 @@ async def _band(seed: int, kind: str, band: str, calls: int) -> tuple[Values, Va
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer after as long as the client says, in the way it says."""
-    takes_s, answer = (await reader.readline()).split()
+    asked = (await reader.readline()).split()
+    if not asked:  # it gave up while it connected
+        writer.close()
+        return
+    takes_s, answer = asked
     ends = asyncio.ensure_future(reader.read())  # a client that gives up closes
     await asyncio.wait([ends], timeout=float(takes_s))
     ends.cancel()
