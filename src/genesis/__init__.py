@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from genesis.core.event import DeadLetter, Priority, Receipt
     from genesis.core.message import Message, Request, State, migrate
-    from genesis.layers.mitigation.circuit import CircuitState
+    from genesis.layers.mitigation.states import CircuitState
     from genesis.layers.recovery.failure import Retry
     from genesis.runtime.component import every, on
     from genesis.runtime.context import Context
@@ -91,7 +91,7 @@ _HOMES = {
     "AskCycleError": "genesis.core.errors",
     "AskError": "genesis.core.errors",
     "AskFailedError": "genesis.core.errors",
-    "CircuitState": "genesis.layers.mitigation.circuit",
+    "CircuitState": "genesis.layers.mitigation.states",
     "Context": "genesis.runtime.context",
     "DeadLetter": "genesis.core.event",
     "DeadlineExceededError": "genesis.core.errors",

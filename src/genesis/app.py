@@ -96,6 +96,7 @@ class App(Parts):
         settings = settings or Settings.load()
         engine = engine_for(store or settings.store or f"{self.name}.db", settings, crash)
         definition = self.definition(resources=resources, given=settings.app)
+        settings.tune_policies()
         return Node(Life(definition, engine, settings.node(), rng=SystemRandom(), crash=crash)).run()
 
     def simulate(
@@ -131,6 +132,7 @@ class App(Parts):
 
         settings = settings or Settings()
         definition = self.definition(resources=resources, given=settings.app)
+        settings.tune_policies()
         return simulation(definition, seed=seed, errors=errors, settings=settings.node(), nodes=nodes, store=store)
 
     async def explore(
@@ -169,5 +171,6 @@ class App(Parts):
         settings = settings or Settings()
         chosen = gentle(store) if kinds is None else kinds
         definition = self.definition(resources=resources, given=settings.app)
+        settings.tune_policies()
         explorer = Explorer(definition, scenario, settings.node(), nodes, faults, chosen, store)
         return await explorer.explore(range(seed, seed + runs))

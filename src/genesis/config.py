@@ -23,6 +23,10 @@ from genesis.layers.prevention.lanes import WINDOW_BYTES
 from genesis.layers.recovery.overlay import CACHE_BYTES
 from genesis.runtime.life import DRAIN_S, NodeSettings
 from genesis.runtime.own_settings import Given, Key, Origin, Row
+from genesis.runtime.policy import policies
+from genesis.runtime.policy_settings import FITTING as FITTING_A_POLICY
+from genesis.runtime.policy_settings import PREFIX as POLICY_PREFIX
+from genesis.runtime.policy_settings import SWITCH, rows_of, tune
 from genesis.runtime.slot import GRACE_S, SLOTS
 
 PREFIX = "GENESIS_"
@@ -32,17 +36,15 @@ FILE_VARIABLE = "GENESIS_CONFIG"
 ELSEWHERE = {"GENESIS_REQUIRE", "GENESIS_CRASH", "GENESIS_LOG", FILE_VARIABLE}
 """Variables with the prefix that are not settings of this tree."""
 FILE, PROJECT = "genesis.toml", "pyproject.toml"
-FITTING = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+FITTING = {**FITTING_A_POLICY, str: "text"}
+TABLES = ("app", "policy")
+"""Sections of the file that are no settings of this tree."""
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"meaning": meaning})
-
-
-SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-"""How a setting that is true or false is written in a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Settings:
     trust_priority: bool = _setting(False, "Whether clients of the HTTP door may raise a priority above that of its class")
     app: Given = field(default_factory=Given)
     """What there is for the application's own settings."""
+    policies: Given = field(default_factory=Given)
+    """What there is for the settings of policies. Whether it fits is known when these are: `tune_policies`."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
     """Of the values that were read, by name."""
 
@@ -102,11 +106,8 @@ class Settings:
         found = _read(file or environment.get(FILE_VARIABLE))
         given = dict(_from_file(found)) | dict(_from_variables(environment))
         given |= {name: (value, Origin(option_of(name))) for name, value in (flags or {}).items()}
-        table = found.table.get("app", {})
-        if not isinstance(table, dict):
-            raise SettingsError(f"app is {table!r}: a table", origin=str(found.place(("app",))))
-        lines = {key[1:]: line for key, line in found.lines.items() if key[:1] == ("app",)}
-        return cls._of(given, Given(table, _own(environment), found.file, lines))
+        app = _section_of(found, "app", _with(APP_PREFIX, environment))
+        return cls._of(given, app, _section_of(found, "policy", _with(POLICY_PREFIX, environment)))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -116,17 +117,18 @@ class Settings:
             SettingsError: a variable is unknown (with the closest name) or its value does not fit.
         """
         environment = os.environ if environment is None else environment
-        return cls._of(dict(_from_variables(environment)), Given(variables=_own(environment)))
+        app, policy = (Given(variables=_with(prefix, environment)) for prefix in (APP_PREFIX, POLICY_PREFIX))
+        return cls._of(dict(_from_variables(environment)), app, policy)
 
     @classmethod
-    def _of(cls, given: Mapping[str, tuple[Any, Origin]], app: Given) -> Settings:
+    def _of(cls, given: Mapping[str, tuple[Any, Origin]], app: Given, policy: Given) -> Settings:
         for name, (value, origin) in given.items():
             try:
                 cls(**{name: value})
             except SettingsError as error:
                 raise SettingsError(error.what, origin=str(origin)) from None
         values = {name: value for name, (value, _) in given.items()}
-        return cls(**values, app=app, origins={name: origin for name, (_, origin) in given.items()})
+        return cls(**values, app=app, policies=policy, origins={name: origin for name, (_, origin) in given.items()})
 
     def rows(self) -> list[Row]:
         """Each setting as it is in force, with its origin and its meaning."""
@@ -136,6 +138,14 @@ class Settings:
             origin = self.origins.get(name) or Origin(*() if value == known.default else ("code",))
             found.append(Row(name, value, origin, known.metadata["meaning"]))
         return found
+
+    def tune_policies(self) -> None:
+        """Give the policies that there are what is given for them. Raises SettingsError, and then none has changed."""
+        tune(self.policies, policies())
+
+    def policy_rows(self, *, every: bool) -> list[Row]:
+        """Their settings as they are in force: all, or those that are not the default. Raises SettingsError."""
+        return rows_of(self.policies, policies(), every=every)
 
     def node(self) -> NodeSettings:
         """The part that the runtime wants. Raises SettingsError."""
@@ -171,7 +181,7 @@ def option_of(name: str) -> str:
 def _from_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple[object, Origin]]]:
     known = known_settings()
     for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or variable.startswith(APP_PREFIX) or variable in ELSEWHERE:
+        if not variable.startswith(PREFIX) or variable.startswith((APP_PREFIX, POLICY_PREFIX)) or variable in ELSEWHERE:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in known:
@@ -185,8 +195,8 @@ def _from_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, tuple
             raise SettingsError(f"{variable} is {text!r}: {FITTING[kind]}", origin=variable) from None
 
 
-def _own(environment: Mapping[str, str]) -> dict[str, str]:
-    return {variable: text for variable, text in environment.items() if variable.startswith(APP_PREFIX)}
+def _with(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {variable: text for variable, text in environment.items() if variable.startswith(prefix)}
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -195,13 +205,13 @@ def _own(environment: Mapping[str, str]) -> dict[str, str]:
 def _from_file(found: Given) -> Iterator[tuple[str, tuple[object, Origin]]]:
     known = known_settings()
     for name, value in found.table.items():
-        if name == "app":
+        if name in TABLES:
             continue
         place = found.place((name,))
         if name not in known:
             what = f"section [{name}]" if isinstance(value, dict) else f"setting {name}"
-            close = difflib.get_close_matches(name, [*known, "app"], 1)
-            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)} and [app]"
+            close = difflib.get_close_matches(name, [*known, *TABLES], 1)
+            meant = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}, [app] and [policy.NAME]"
             raise SettingsError(f"unknown {what}{meant}", origin=str(place))
         kind: type = type(known[name].default)
         if kind is float and type(value) is int:
@@ -209,6 +219,14 @@ def _from_file(found: Given) -> Iterator[tuple[str, tuple[object, Origin]]]:
         if type(value) is not kind:
             raise SettingsError(f"{name} is {value!r}: {FITTING[kind]}", origin=str(place))
         yield name, (value, place)
+
+
+def _section_of(found: Given, name: str, variables: Mapping[str, str]) -> Given:
+    table = found.table.get(name, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{name} is {table!r}: a table", origin=str(found.place((name,))))
+    lines = {key[1:]: line for key, line in found.lines.items() if key[:1] == (name,)}
+    return Given(table, variables, found.file, lines)
 
 
 def _read(named: str | Path | None) -> Given:

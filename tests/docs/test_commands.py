@@ -48,6 +48,8 @@ NOT_RUN = {
     "./dev lint": "checks the code, and CI runs it beside the tests",
     "./dev bench list": "would install once more what runs here; the figures are not part of the tests",
     "pip install genesis-runtime fastapi uvicorn": "installs what is installed here",
+    "pip install 'genesis-runtime[httpx]'": "installs what is installed here",
+    "pip install 'genesis-runtime[httpx]' fastapi uvicorn": "installs what is installed here",
 }
 PAGES_NOT_RUN = {
     "examples/postgres/README.md": "needs a database; tests/integration/test_sink_postgres.py runs the application with one",
@@ -146,7 +148,7 @@ class Terminal:
 
     def _until_quiet(self, command: str) -> None:
         """What was sent is done before the next command looks at it: a reader of the page is not as quick as this test."""
-        if command.startswith(("genesis send ", "curl ")):
+        if command.startswith(("genesis send ", "curl ")) and any(self.folder.glob("*.db")):
             until(lambda: json.loads(self.enter("genesis status --json"))["ledger"]["waiting"] == 0, "quiet")
 
 
@@ -180,6 +182,10 @@ SHOWN: dict[str, dict[str, Callable[[str], Any]]] = {
         "/orders/now": lambda out: json.loads(out)["left"] == 96,
         "/stock/tea": lambda out: json.loads(out) == {"left": 94, "backorders": 0},
         "genesis status": lambda out: "RUNNING  shop" in out,
+    },
+    "examples/protected/README.md": {
+        "/prices/tea": lambda out: json.loads(out) == {"sku": "tea", "cents": 500, "fresh": False},
+        "/pricing": lambda out: json.loads(out)["counts"]["fallback"] == 1,
     },
     "examples/flights/README.md": {"totals.py": lambda out: json.loads(out)["boards"]["cancelled"] == 895},
     TEMPLATE: {"pytest": lambda out: "2 passed" in out},

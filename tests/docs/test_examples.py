@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from genesis.config import Settings, known_settings, option_of
@@ -171,6 +172,25 @@ def test_the_test_of_the_page_on_the_service_passes(tmp_path: Path, monkeypatch:
         defined("examples/fastapi/README.md")["test_an_order_counts"](monkeypatch)
     finally:
         sys.setswitchinterval(before)
+
+
+def test_the_calls_of_the_page_on_policies_over_http_are_protected() -> None:
+    names = defined("docs/policies-http.md")
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503 if request.url.host == "prices.example" else 200, json={"cents": 450})
+
+    async def call() -> list[int]:
+        names["transport"]._transport = httpx.MockTransport(answer)
+        names["pricing"].update(attempts=1)
+        with pytest.raises(httpx.HTTPStatusError, match="503"):
+            await names["price"]("tea")
+        served = httpx.ASGITransport(names["api"])
+        async with httpx.AsyncClient(transport=served, base_url="http://sales") as client:
+            replies = [await client.get("/", headers={"grpc-timeout": value}) for value in ("1S", "0n", "soon")]
+            return [reply.status_code for reply in replies]
+
+    assert asyncio.run(call()) == [200, 504, 400]
 
 
 def test_the_recipe_for_structlog_logs_as_whose_it_is(tmp_path: Path) -> None:

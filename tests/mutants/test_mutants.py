@@ -7,6 +7,7 @@ this file says so, and the mutant moves with it. Few tests are worth as much as 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from pathlib import Path
 import pytest
 
 import genesis
+from tests.mutants.behaviours import BEHAVIOURS, FOLDER, Behaviour
 
 ROOT = Path(__file__).parents[2]
 HEART = "tests/torture/test_heart.py"
 FAILED = 1
 """Exit code of pytest when tests failed; 2 and above: they could not be run."""
+SAMPLE = BEHAVIOURS if os.environ.get("GENESIS_MUTANTS") == "all" else BEHAVIOURS[::11]
+"""Behaviours that are broken here: each takes three seconds. Of all of them: ``GENESIS_MUTANTS=all``."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +201,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run tests of the heart with the copy."""
+    """Run tests with the copy: those of the heart, or others by the path of their file."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "--tb=short", "-o", f"cache_dir={copy}/cache"]
     env = os.environ | {"PYTHONPATH": str(copy), "HEART_LIMIT_S": "5", "PYTHONDONTWRITEBYTECODE": "1"}
-    names = [f"{HEART}::{test}" for test in tests]
+    names = [test if "::" in test else f"{HEART}::{test}" for test in tests]
     return subprocess.run([*command, *names], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -215,13 +219,42 @@ def test_the_tests_pass_with_a_copy_that_is_not_changed(copy: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_mutant_is_noticed(mutant: Mutant, copy: Path) -> None:
-    file = copy / "genesis" / mutant.file
-    text = file.read_text()
-    assert text.count(mutant.old) == 1, f"{mutant.file} has changed: {mutant.old!r} is there {text.count(mutant.old)} times"
-    file.write_text(text.replace(mutant.old, mutant.new))
-    try:
-        result = run(copy, mutant.test)
-    finally:
-        file.write_text(text)
+    result = broken(copy, mutant, mutant.test)
     assert result.returncode == FAILED, result.stdout + result.stderr
     assert "1 failed" in result.stdout, result.stdout
+
+
+def broken(copy: Path, mutant: Mutant | Behaviour, test: str) -> subprocess.CompletedProcess[str]:
+    """Run a test with the copy, broken."""
+    file = copy / "genesis" / mutant.file
+    text = file.read_text()
+    file.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        return run(copy, test)
+    finally:
+        file.write_text(text)
+
+
+def test_what_a_mutant_changes_is_there_once() -> None:
+    for mutant in (*MUTANTS, *BEHAVIOURS):
+        text = (Path(genesis.__file__).parent / mutant.file).read_text()
+        assert text.count(mutant.old) == 1, f"{mutant.file} has changed: {mutant.old!r} is there {text.count(mutant.old)} times"
+
+
+@pytest.mark.parametrize("behaviour", SAMPLE, ids=lambda behaviour: str(behaviour.number))
+def test_a_broken_behaviour_is_noticed(behaviour: Behaviour, copy: Path) -> None:
+    result = broken(copy, behaviour, behaviour.node)
+    assert result.returncode == FAILED, result.stdout + result.stderr
+
+
+def test_every_behaviour_has_a_test_of_its_number() -> None:
+    numbers = [one.number for one in BEHAVIOURS]
+    assert numbers == sorted(set(numbers))
+    written = {
+        f"{file.name}::{name}"
+        for file in (ROOT / FOLDER).glob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_b\d+_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert {one.test for one in BEHAVIOURS} <= written
+    assert {int(re.findall(r"test_b(\d+)_", name)[0]) for name in written} == set(numbers)
+    assert all(f"::test_b{one.number}_" in one.test for one in BEHAVIOURS)

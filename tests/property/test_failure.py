@@ -1,5 +1,6 @@
 """What becomes of a failed delivery, for every error, attempt and draw of chance."""
 
+import itertools
 from math import inf, nan
 from random import Random
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from genesis.core.errors import Reject, UnavailableError
-from genesis.layers.recovery.failure import WAIT_MAX_S, Again, Dead, Retry, verdict
+from genesis.core.errors import CircuitOpenError, Outage, Reject, UnavailableError
+from genesis.layers.recovery.failure import CAUSES_MAX, WAIT_MAX_S, Again, Dead, Retry, outage_of, verdict
 
 ATTEMPTS = st.integers(1, 12) | st.integers(13, 2000)
 DRAWS = st.floats(0, 1, exclude_max=True)
@@ -35,6 +36,12 @@ class Chance(Random):
 class UnspeakableError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
+
+
+def noted(error: Exception, wait_s: float, certain: bool) -> Exception:
+    """As a policy lets it through."""
+    setattr(error, "genesis_outage", Outage(wait_s, certain))
+    return error
 
 
 ERRORS = st.sampled_from([ValueError("no"), TimeoutError(), UnspeakableError(), KeyError("\udcff"), ValueError("x" * 5000)])
@@ -85,6 +92,57 @@ def test_waiting_for_something_that_is_down_never_counts(
 @given(ATTEMPTS, retries(), st.text(max_size=20))
 def test_a_rejected_delivery_dies_at_once_in_the_handlers_words(attempts: int, retry: Retry, reason: str) -> None:
     assert verdict(Reject(reason), attempts, retry, Chance(0.5)) == Dead("rejected", reason)
+
+
+KNOWING = (
+    st.builds(UnavailableError, st.just("pricing"), st.just(3.0))
+    | st.builds(CircuitOpenError, st.just("pricing"), st.just(3.0))
+    | st.builds(noted, st.builds(ValueError, st.just("500")), st.just(3.0), st.just(True))
+)
+
+
+def chained(errors: list[BaseException]) -> BaseException:
+    """The first of them, each with the next one as its explicit cause."""
+    for above, below in itertools.pairwise(errors):
+        above.__cause__ = below
+    return errors[0]
+
+
+@given(KNOWING, st.integers(0, 12), ATTEMPTS, retries(), DRAWS)
+def test_an_outage_is_found_among_the_causes_as_deep_as_eight(
+    knowing: BaseException, depth: int, attempts: int, retry: Retry, draw: float
+) -> None:
+    error = chained([*[ValueError("wrapped") for _ in range(depth)], knowing, ValueError("what was behind it")])
+    judged = verdict(error, attempts, retry, Chance(draw))
+    if depth <= CAUSES_MAX:
+        assert judged == Again(pytest.approx(3.0 * (1 + draw / 2)), counted=False)
+    else:
+        assert judged == verdict(ValueError("wrapped"), attempts, retry, Chance(draw))
+
+
+@given(KNOWING, ATTEMPTS, retries(), DRAWS)
+def test_only_what_was_raised_from_an_outage_waits(knowing: BaseException, attempts: int, retry: Retry, draw: float) -> None:
+    error = ValueError("of its own, while an outage was handled")
+    error.__context__ = knowing
+    assert verdict(error, attempts, retry, Chance(draw)) == verdict(
+        ValueError("of its own, while an outage was handled"), attempts, retry, Chance(draw)
+    )
+    rejected = chained([Reject("no such customer"), knowing])
+    assert verdict(rejected, attempts, retry, Chance(draw)) == Dead("rejected", "no such customer")
+
+
+def test_causes_that_lead_back_to_their_effect_end() -> None:
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert outage_of(first) is None
+
+
+@given(st.floats(), ATTEMPTS, retries(), DRAWS)
+def test_a_doubt_costs_attempts_and_never_the_last_one(wait_s: float, attempts: int, retry: Retry, draw: float) -> None:
+    judged = verdict(noted(ValueError("500"), wait_s, False), attempts, retry, Chance(draw))
+    assert isinstance(judged, Again)
+    assert judged.counted == (attempts < retry.attempts)
+    assert 0 <= judged.delay_s <= max(1.5 * WAIT_MAX_S, retry.cap_s)
 
 
 @given(st.integers(-5, 0))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from genesis.core.ports import Ledger
-from genesis.core.stats import Histogram
+from genesis.core.stats import Histogram, turned
 
 FIVE_HOURS = 18_000.0
 DURATIONS = st.floats(1e-6, FIVE_HOURS)
@@ -61,6 +61,19 @@ def test_above_the_last_bucket_counts_as_that(duration: float) -> None:
 
 def test_an_empty_sketch_says_zero() -> None:
     assert Histogram().quantile(0.99) == 0.0
+
+
+@given(st.sampled_from([0.25, 1.0, 6.0, 10.0]), st.lists(st.integers(0, 400), min_size=1))
+def test_a_window_moves_on_by_whole_buckets(width_s: float, steps: list[int]) -> None:
+    now, due, total = 0.0, 0.0, 0
+    for step in steps:
+        now += step / 8
+        if now >= due:
+            ended, due = turned(now, due, width_s)
+            assert ended >= 1
+            total += ended
+        assert due - width_s <= now < due
+        assert total == now // width_s + 1, "with the one that never began"
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import msgspec
 
 from genesis import (
     App,
+    CircuitState,
     Context,
     IntakeFullError,
     Item,
     Message,
     Module,
+    Policy,
     Priority,
     Receipt,
     Reject,
@@ -154,3 +156,67 @@ async def use() -> None:
         await sim.settle()
         assert_type(sim.emitted(Reserved), list[Reserved])
         assert_type(await sim.ask(GetLevel("tea")), int)
+
+
+pricing = Policy("pricing", attempts=5, failure_on=OSError, initial=CircuitState.CLOSED)
+once_only = pricing.protect(name="once")
+
+
+@pricing
+async def price(sku: str, *, day: int = 0) -> float:
+    return 9.5
+
+
+def nobody(sku: str) -> list[str]:
+    return []
+
+
+def host_of(sku: str) -> str:
+    return sku[:1]
+
+
+def is_mine(error: BaseException) -> bool:
+    return "mine" in str(error)
+
+
+@pricing.protect(idempotent=True, fallback=nobody, deadline=2.0, shard=host_of, retry_on=(OSError, is_mine))
+async def sellers(sku: str) -> list[str]:
+    return [sku]
+
+
+@pricing
+def parse(text: bytes) -> int:
+    return len(text)
+
+
+@pricing.protect(idempotent=True)
+async def changes(sku: str) -> AsyncIterator[float]:
+    yield 9.5
+
+
+class Prices:
+    @pricing.protect(idempotent=True)
+    async def get(self, sku: str, retries: int = 0) -> float:
+        return 9.5
+
+    @pricing
+    def cached(self, sku: str) -> float:
+        return 9.5
+
+
+async def protected() -> None:
+    assert_type(await price("tea", day=1), float)
+    assert_type(await sellers("tea"), list[str])
+    assert_type(parse(b"7"), int)
+    async for found in changes("tea"):
+        assert_type(found, float)
+    assert_type(await Prices().get("tea", retries=1), float)
+    assert_type(Prices().cached("tea"), float)
+    assert_type(await pricing.call(price, "tea", day=2), float)
+    assert_type(await once_only.call(sellers, "tea"), list[str])
+    assert_type(await pricing.call(parse, b"7"), int)
+    assert_type(await pricing.guard(price("tea")), float)
+    async with pricing.attempt() as attempt:
+        assert_type(attempt.deadline, float)
+    assert_type(pricing.state, CircuitState)
+    assert_type(pricing.explain(), str)

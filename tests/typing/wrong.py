@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import genesis
-from genesis import App, Item, Message, Request, State
+from genesis import App, Item, Message, Policy, Request, State
 
 app = App("shop")
 
@@ -44,3 +44,22 @@ async def wrong_answer() -> None:
     async with app.running() as node:
         level: str = await node.ask(GetLevel("tea"))  # type: ignore[arg-type]
         print(level)
+
+
+pricing = Policy("pricing")
+
+
+@pricing.protect(idempotent=True)
+async def price(sku: str) -> float:
+    return 9.5
+
+
+async def wrong_calls() -> None:
+    await price(7)  # type: ignore[arg-type]
+    await price("tea", "coffee")  # type: ignore[call-arg]
+    cents: str = await price("tea")  # type: ignore[assignment]
+    await pricing.call(price)  # type: ignore[call-overload]
+    whole: int = await pricing.guard(price("tea"))  # type: ignore[arg-type]
+    await pricing.guard(7)  # type: ignore[arg-type]
+    pricing.protect(idempotnt=True)  # type: ignore[call-arg]
+    print(cents, whole)

@@ -11,7 +11,7 @@ from genesis.cli.options import json_option, settings_options
 from genesis.cli.talk import pretty, say, show, show_json, table
 from genesis.cli.where import load_app
 from genesis.config import Settings, known_settings
-from genesis.runtime.own_settings import Origin, Row
+from genesis.runtime.own_settings import Given, Origin, Row
 from genesis.runtime.secret import shielded
 
 
@@ -25,13 +25,17 @@ def config(app: str | None, settings: Settings, explain: bool, reveal: bool, as_
     """Show every setting as `genesis run` would have it: its value, and where that comes from.
 
     A flag stands over a GENESIS_* variable, that over genesis.toml (or [tool.genesis] of pyproject.toml), that over the
-    default. With MODULE:APP the application's own settings are checked and shown too. Secrets, by the names of settings and
-    the passwords of addresses, are shown as *** unless --reveal is given.
+    default. With MODULE:APP the application's own settings are checked and shown too, and those of its policies that are not
+    their default, or all with --explain. Secrets, by the names of settings and the passwords of addresses, are shown as ***
+    unless --reveal is given.
 
     Exit code 3 when a setting is unknown, missing, or does not fit.
     """
     rows = settings.rows()
-    rows += load_app(app).own_settings().fill(settings.app)[1] if app is not None else _unchecked(settings)
+    if app is not None:
+        rows += load_app(app).own_settings().fill(settings.app)[1] + settings.policy_rows(every=explain)
+    else:
+        rows += _unchecked("app", settings.app) + _unchecked("policy", settings.policies)
     values = {row.name: msgspec.to_builtins(row.value, enc_hook=str) for row in rows}
     if not reveal:
         values = {name: shielded(name, value) for name, value in values.items()}
@@ -42,14 +46,13 @@ def config(app: str | None, settings: Settings, explain: bool, reveal: bool, as_
     head = ["SETTING", "VALUE", "SOURCE", *["MEANING"] * explain]
     show(table(head, [[row.name, _text(values[row.name]), str(row.origin), *[row.meaning] * explain] for row in rows]))
     say(f"read {file}" if file else "there is no genesis.toml here")
-    if app is None and (settings.app.table or settings.app.variables):
-        say("what is there for the application is checked with it: genesis config MODULE:APP")
+    if app is None and any(given.table or given.variables for given in (settings.app, settings.policies)):
+        say("what is there for the application and its policies is checked with it: genesis config MODULE:APP")
 
 
-def _unchecked(settings: Settings) -> list[Row]:
-    """What is there for the application while nobody says which one that is."""
-    given = settings.app
-    rows = [Row(f"app.{name}", value, given.place((name,))) for name, value in given.table.items()]
+def _unchecked(section: str, given: Given) -> list[Row]:
+    """What is there for the application or its policies while nobody says which one that is."""
+    rows = [Row(f"{section}.{name}", value, given.place((name,))) for name, value in given.table.items()]
     return rows + [Row(variable, text, Origin(variable)) for variable, text in given.variables.items()]
 
 

@@ -118,6 +118,7 @@ def _owned(store: Path) -> bool:
 
 async def _as_owner(store: Path, app: App, settings: Settings, timeout_s: float, work: Callable[[Desk], T]) -> T:
     engine = engine_for(str(store), settings)
+    settings.tune_policies()
     life = Life(app.definition(given=settings.app), engine, settings.node(), rng=SystemRandom(), sources=False, sinks=False)
     async with life.run():
         say(f"genesis: nobody runs {store}: opened here; handlers that begin meanwhile run to their end")

@@ -180,6 +180,9 @@ def for_programs(health: Health) -> dict[str, Any]:
         "sources": _sources(health),
         "sinks": _sinks(health),
         "paused_s": told.get("paused", {}) if health.fresh else {},
+        "circuits": {name: {"state": state, "why": why} for name, (state, why) in told.get("circuits", {}).items()}
+        if health.fresh
+        else {},
         "running": told.get("running", 0) if health.fresh else 0,
         "stuck": told.get("stuck", 0) if health.fresh else 0,
         "latency_s": told.get("latency_s", {}) if health.fresh else None,

@@ -116,6 +116,7 @@ def _sinks(fields: dict[str, Any]) -> list[str]:
 
 def _handlers(fields: dict[str, Any]) -> list[str]:
     lines = [f"paused   {route}: tried again in {lasting(s)}" for route, s in fields["paused_s"].items()]
+    lines += [f"circuit  {name} {found['state']}: {found['why']}" for name, found in fields["circuits"].items()]
     if fields["stuck"]:
         lines.append(f"stuck    {fields['stuck']} handlers ignore their timeout")
     return [printable(line) for line in lines]

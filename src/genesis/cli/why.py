@@ -29,7 +29,8 @@ class Obstacle:
     """One thing that stands in the way."""
 
     what: str
-    """For programs: ``imbalance``, ``down``, ``intake``, ``paused``, ``stuck``, ``source``, ``sink``, ``suspect``, ``parked``,
+    """For programs: ``imbalance``, ``down``, ``intake``, ``paused``, ``circuit``,
+    ``stuck``, ``source``, ``sink``, ``suspect``, ``parked``,
     ``retry``, ``waiting`` or ``dead``."""
     text: str
     next: str
@@ -103,6 +104,9 @@ def _running(health: Health, unavailable: Waiting, now: float) -> Iterator[Obsta
         text = f"{route} is paused{begin}, because what it needs is down; it is tried again at {local(until)}{wait}"
         act = "bring back what it needs: it goes on by itself; genesis tail shows when"
         yield Obstacle("paused", text, act, since, until, count)
+    for name, (state, reason) in told.get("circuits", {}).items():
+        act = "bring back what is behind it: probes find it by themselves; the log says when"
+        yield Obstacle("circuit", f"the circuit of {name} is {state}: {reason}", act)
     if stuck := told.get("stuck"):
         text = f"{stuck:,} handlers ignore their timeout and go on without being heard"
         yield Obstacle("stuck", text, "see the log for their names; a restart ends them", count=stuck)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class GenesisError(Exception):
     """Root of all errors of Genesis."""
@@ -151,6 +153,16 @@ class AbandonedError(UnavailableError):
         self.probability = probability
         super().__init__(what, retry_after_s)
         self.args = (f"{what} is abandoned: it would succeed with {probability:.0%}; retry after {retry_after_s:.1f} s",)
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What a policy knew of its dependency when it let an error through. The error has it as `genesis_outage`."""
+
+    wait_s: float
+    """Seconds after which a call may be worth trying."""
+    certain: bool
+    """The circuit was not CLOSED. Else only this and the calls before it have failed, and the event may be to blame as well."""
 
 
 class CallTimeoutError(GenesisError, TimeoutError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ from genesis.runtime.component import Route
 from genesis.runtime.context import Context, handed_down
 from genesis.runtime.log import logs_as
 from genesis.runtime.outcome import ask_key
+from genesis.runtime.scope import DEADLINE, SPARE, deadline, remaining_s
 
 if TYPE_CHECKING:
     from genesis.runtime.pipeline import Pipeline
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 CHAIN = "genesis-ask-chain"
 """Header with the addresses that wait in a chain of asks, one a line."""
-DEADLINE = "genesis-deadline"
-"""Header with the asker's deadline, wall clock."""
 CHAIN_MAX = 32
 """Longest chain of asks: past it somebody asks in circles through stateless components."""
 _unpack = msgspec.msgpack.Decoder(tuple[bool, msgspec.Raw]).decode
@@ -91,16 +91,17 @@ class Asks:
         route = self._route(request)
         address = route.address_of(request)
         headers = self._chained(route, address, asker)
-        wall = pipeline.clock.wall()
-        if asker is not None and asker.headers and DEADLINE in asker.headers:
-            deadline_s = min(deadline_s, float(asker.headers[DEADLINE]) - wall)
-        headers[DEADLINE] = repr(wall + deadline_s)
+        deadline_s = min(deadline_s, remaining_s())
+        if deadline_s <= 0:
+            raise DeadlineExceededError(f"{route.name} was not asked: the deadline was over")
+        headers[DEADLINE] = repr(pipeline.clock.wall() + deadline_s)
         self.in_handlers += asker is not None
         self.changed()
         try:
             async with asyncio.timeout(deadline_s):
                 if route.read_only:
-                    return await self._answer_now(route, request, address)  # type: ignore[no-any-return]
+                    with deadline(deadline_s):
+                        return await self._answer_now(route, request, address)  # type: ignore[no-any-return]
                 return await self._answer_later(  # type: ignore[no-any-return]
                     route, request, ask_id, source, headers, begun=asker is not None
                 )
@@ -160,11 +161,11 @@ class Asks:
                 rows = await pipeline.engine.load_state(pipeline.partition, [address])
                 row = rows.get(address, (0, b""))
             arguments.insert(1, codec.decode(*row) if row[0] else codec.state())
-        method = getattr(self.instances[route.component.name], route.method)
+        method = route.method_of(self.instances[route.component.name])
         limit = asyncio.timeout(route.timeout_s)
         try:
             async with limit:
-                with logs_as(context):
+                with logs_as(context), deadline(inf if route.timeout_s is None else (1 - SPARE) * route.timeout_s):
                     result = await method(*arguments) if route.is_async else method(*arguments)
         except TimeoutError as error:
             if not limit.expired():

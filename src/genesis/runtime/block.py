@@ -6,7 +6,7 @@ In: an operation. Out: permission, a timer on the current task, and an outcome w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,22 +19,23 @@ from genesis.runtime.scope import SCOPE
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
-    from genesis.runtime.part import Part
 
 
 class Attempt:
     """``async with policy.attempt() as a:`` one attempt. `a.deadline` is its end on the loop's clock."""
 
-    __slots__ = ("_began", "_call", "_limit", "_limit_s", "_operation", "_part", "_scope", "deadline")
+    __slots__ = ("_began", "_call", "_limit", "_limit_s", "_operation", "_scope", "_shard", "deadline")
 
-    def __init__(self, operation: Operation, part: Part) -> None:
-        self._operation, self._part = operation, part
+    def __init__(self, operation: Operation, shard: Hashable) -> None:
+        self._operation, self._shard = operation, shard
         self._limit: Limit | None = None
 
     async def __aenter__(self) -> Attempt:
         """Ask for permission. Raises CircuitOpenError, LimitedError, AbandonedError or DeadlineExceededError."""
-        now = self._operation.policy.now()
-        call = self._call = Call(self._operation, self._part, _nothing, ((), {}), now)
+        policy = self._operation.policy
+        now = policy.now()
+        part = policy.whole if self._shard is None else policy.part(str(self._shard))
+        call = self._call = Call(self._operation, part, _nothing, ((), {}), now)
         await call.enter()
         self._scope, self._began = call.scope, call.loop.time()
         self._limit_s = call.limit_s(self._began)
@@ -79,7 +80,11 @@ class Stream:
         operation, now = self._operation, self._operation.policy.now()
         call = Call(operation, operation.part(self._given), self._open, self._given, now)
         call.alone = call.held = True
-        opened = await call.run()
+        try:
+            opened = await call.run()
+        except BaseException:
+            call.let_go()  # it was cancelled: nobody told an outcome
+            raise
         if call.fell_back or not isinstance(opened, _Opened):  # another stream stands in
             async for item in opened:
                 yield item
@@ -97,8 +102,11 @@ class Stream:
             raise
         finally:
             call.part.under_way -= 1
-            await opened.rest.aclose()
-            call.conclude(outcome, failure)
+            try:
+                await opened.rest.aclose()
+            finally:
+                call.leave_gate()
+                call.conclude(outcome, failure)
 
     async def _open(self, *args: Any, **kwargs: Any) -> _Opened:
         rest = self._function(*args, **kwargs)

@@ -58,7 +58,7 @@ class Bound:
         self.version = route.state_version
         self.stateful = route.component.state_codec is not None
         codec = self._codec = route.component.state_codec
-        self._method: Callable[..., Any] = getattr(instance, route.method)
+        self._method: Callable[..., Any] = route.method_of(instance)
         self.answers = route.answer is not None
         promised: Any = tuple[bool, route.answer]  # type: ignore[name-defined]
         self.check_answer: Callable[[bytes], Any] = msgspec.msgpack.Decoder(promised).decode
@@ -130,6 +130,8 @@ class Bound:
         method = self._method
 
         def work() -> tuple[bytes | None, Any]:
+            if self.route.timeout_s is not None:
+                context._ends_at = context._pipeline.clock.now() + self.route.timeout_s
             if not self.stateful:
                 return None, method(context) if self.tick else method(message, context)
             state = self.decode(row[1]) if row[0] == self.version else self._older(row)

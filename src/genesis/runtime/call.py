@@ -22,18 +22,20 @@ from genesis.core.errors import (
 )
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
-from genesis.layers.mitigation.circuit import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.settings import NEVER
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import instead
 from genesis.runtime.limit import awaits, resumed, within
 from genesis.runtime.race import Race
-from genesis.runtime.scope import SCOPE, Scope
+from genesis.runtime.scope import SCOPE, Scope, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
     from genesis.runtime.part import Part
 
+WAIT_MAX_S = 60.0
+"""Longest wait for another attempt that a caller is kept for. Who has to come back later is told so by the error itself."""
 LEASE_MAX_S = 3600.0
 """How long a probe that has no timeout holds its permit."""
 
@@ -43,7 +45,7 @@ class Call:
 
     __slots__ = (
         *("began", "given", "loop", "make", "operation", "part", "policy", "repeats", "scope", "until"),
-        *("alone", "entered", "fell_back", "held", "number", "permit", "took_s"),
+        *("alone", "entered", "fell_back", "fell_flat", "held", "number", "permit", "took_s", "tries"),
     )
 
     def __init__(
@@ -59,15 +61,16 @@ class Call:
         self.make, self.given = make, given
         self.loop, self.began = asyncio.get_running_loop(), began
         self.scope: Scope = SCOPE.get() if scope is None else scope
-        self.until = min(self.scope[0], began + operation.deadline_s)
+        self.until = min(resolved(self.scope)[0], began + operation.deadline_s)
         self.repeats = not self.scope[1]
         """Whether attempts may follow a failed one, or run beside a slow one: not below somebody who repeats this call."""
-        self.number = 0
+        self.number = self.tries = 0
+        """Attempts begun, copies included; and rounds of them, one after the other."""
         self.permit: Permit | None = None
         self.took_s = 0.0
-        self.fell_back = self.alone = self.held = self.entered = False
-        """Whether a fallback answered; nothing may run beside an attempt; its outcome is told by whoever made the call; a block
-        has a turn of the gate."""
+        self.fell_back = self.fell_flat = self.alone = self.held = self.entered = False
+        """Whether a fallback answered, or failed beside an attempt; nothing may run beside one; its outcome is told by whoever
+        made the call; a block or stream has a turn of the gate."""
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
@@ -83,7 +86,7 @@ class Call:
         finally:
             SCOPE.set(self.scope)
             if not self.held:
-                self._let_go()
+                self.let_go()
         if self.operation.stale is not None and not (self.fell_back or self.held):
             self.operation.stale.put(self.operation.entry(self.given), result, self.loop.time())
         return result
@@ -97,6 +100,8 @@ class Call:
         self.part.deposit(now)
         if now >= self.until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        if not self.part.circuit.rules:
+            return
         policy.gate.throttled(operation.name)
         wait_s = self.part.probability.ask(operation.settings, now)
         if wait_s is not None:
@@ -107,6 +112,7 @@ class Call:
         """Try, and try again while that is allowed and may help."""
         judge = self.operation.judge
         while True:
+            self.tries += 1
             try:
                 result = await (self._attempts() if first is None else first)
             except Exception as error:
@@ -116,7 +122,7 @@ class Call:
                     self._fails(error, outcome)
                     raise
             else:
-                if self.fell_back or not self.operation.is_bad(result):
+                if self.fell_back or self.held or not self.operation.is_bad(result):
                     if not self.held:
                         self._succeeds()
                     return result
@@ -127,8 +133,15 @@ class Call:
             if first is not None:  # it may have been inside a scope of its own when it ended
                 first = None
                 self._enter_scope()
-            self._let_go()
+            self.let_go()
+            await self._pause(wait_s)
+
+    async def _pause(self, wait_s: float) -> None:
+        try:
             await asyncio.sleep(wait_s)
+        except BaseException:  # the next attempt, which is paid, never starts
+            self.policy.budget.give_back("retry", self.loop.time())
+            raise
 
     async def _attempts(self) -> Any:
         """One attempt, or several beside each other."""
@@ -168,10 +181,13 @@ class Call:
             if not hedge:
                 self.permit = permit
             try:
-                return await self._made(number, hedge)
+                result = await self._made(number, hedge)
             finally:
                 if hedge:
                     self.part.released(permit)
+            if self.held:
+                self.entered, limited = limited, False
+            return result
         finally:
             if limited:
                 gate.leave()
@@ -186,7 +202,7 @@ class Call:
         try:
             self.permit = self._permitted()
         except BaseException:
-            self._leave_gate()
+            self.leave_gate()
             raise
         self.part.under_way += 1
 
@@ -194,7 +210,7 @@ class Call:
         """A block has ended. Raises what says more than its error."""
         self.part.under_way -= 1
         self.ended(1, began, outcome, False)
-        self._leave_gate()
+        self.leave_gate()
         self.conclude(outcome, error)
 
     def conclude(self, outcome: Outcome, error: BaseException | None) -> None:
@@ -204,7 +220,8 @@ class Call:
             return
         self._fails(error, outcome)
 
-    def _leave_gate(self) -> None:
+    def leave_gate(self) -> None:
+        """Give the turn of a block or stream back."""
         if self.entered:
             self.entered = False
             self.policy.gate.leave()
@@ -214,7 +231,7 @@ class Call:
         found = self.part.ask(now, min(self.limit_s(now), LEASE_MAX_S))
         if isinstance(found, Refusal):
             self.policy.tell(self.operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why)
+            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why) from self.part.cause
         return found
 
     async def _made(self, number: int, hedge: bool) -> Any:
@@ -272,12 +289,10 @@ class Call:
     def ended(self, number: int, began: float, outcome: Outcome, hedge: bool) -> None:
         """An attempt ended: its latency is learned, unless it failed, which says nothing of how long a call takes."""
         now = self.loop.time()
-        took_s = now - began
+        self.took_s = took_s = now - began
         if outcome in (Outcome.GOOD, Outcome.UNHANDLED):
-            self.took_s = took_s
             self.part.took(took_s, now)
         elif outcome in (Outcome.TIMEOUT, Outcome.CANCELLED):
-            self.took_s = took_s
             self.part.took(took_s, now, censored=True)
         policy = self.policy
         policy.count(outcome)
@@ -304,19 +319,25 @@ class Call:
         operation, policy, now = self.operation, self.policy, self.loop.time()
         if outcome not in (Outcome.FAILED, Outcome.TIMEOUT):
             return None
-        if not self.repeats or self.number >= operation.attempts or not operation.may_repeat(error):
+        if not self.repeats or self.tries >= operation.attempts or not operation.may_repeat(error):
             return None
         if self.permit is not None and self.permit.probe:
             return None
         asked_s = retry_after_of(error) if error is not None else None
-        wait_s = backoff_s(operation.settings, self.number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self.until or self.part.probability.abandons(operation.settings):
+        wait_s = backoff_s(operation.settings, self.tries, policy.rng, retry_after_s=asked_s)
+        if wait_s > WAIT_MAX_S or now + wait_s >= self.until or self.part.abandons(operation.settings):
             return None
         if not self.part.take("retry", now):
             policy.tell(operation, Step.BUDGET_SPENT, "no retry")
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self.number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
+
+    def stood_in(self, error: Exception | None, *, failed: bool) -> None:
+        """A fallback answers, while the first attempt goes on or after it `failed`, of which the circuit hears all the same."""
+        self.fell_back = True
+        if failed:
+            self._tell(error, self.operation.judge(error) if error is not None else Outcome.FAILED)
 
     def _succeeds(self) -> None:
         """The call was good; or a fallback was, which is no news of the dependency."""
@@ -325,25 +346,32 @@ class Call:
         now, permit = self.loop.time(), self.permit
         self.permit = None
         self.policy.gate.judged(good=True)
-        self.part.probability.succeeded()
         self.part.succeeded(permit, self.took_s, now)
 
     def _fails(self, error: BaseException | None, outcome: Outcome) -> None:
         """The call ended badly, or not as it was meant to. Raises what tells the caller more than the error itself."""
+        if self.permit is None:
+            return
+        self._tell(error, outcome)
+        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
+            now = self.loop.time()
+            self.part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
+            self._explain(error, now)
+
+    def _tell(self, error: BaseException | None, outcome: Outcome) -> None:
+        """The circuit hears of it, if it is an outcome, and if it has not heard of one."""
         part, permit = self.part, self.permit
         if permit is None:
             return
         now, self.permit = self.loop.time(), None
         if outcome in (Outcome.IGNORED, Outcome.CANCELLED) or (outcome is Outcome.TIMEOUT and self._hurried(now)):
             part.released(permit)
-        elif outcome is Outcome.UNHANDLED:
+        elif outcome is Outcome.UNHANDLED:  # an answer
+            self.policy.gate.judged(good=True)
             part.succeeded(permit, self.took_s, now)
         else:
             self.policy.gate.judged(good=False)
-            part.probability.failed()
-            part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, what=repr(error))
-        if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
-            self._explain(error, now)
+            part.failed(permit, self.took_s, now, timeout=outcome is Outcome.TIMEOUT, error=error)
 
     def _hurried(self, now: float) -> bool:
         """Whether the deadline cut it off before it took longer than calls take."""
@@ -357,15 +385,15 @@ class Call:
         if now >= self.until and isinstance(error, CallTimeoutError):
             self.policy.tell(operation, Step.DEADLINE, "")
             raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
-        if self.policy.raise_original:
+        if self.policy.raise_original or not circuit.rules:
             return
         if circuit.shut:
             raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
-        if part.probability.abandons(operation.settings):
+        if part.abandons(operation.settings):
             self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
             raise AbandonedError(operation.name, 1.0, part.probability.value) from error
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Give a permit back that was not used up by an outcome."""
         permit, self.permit = self.permit, None
         if permit is not None:

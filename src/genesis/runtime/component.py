@@ -10,8 +10,9 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -20,6 +21,10 @@ from genesis.core.errors import DefinitionError, InvalidEventError
 from genesis.core.message import Message, MessageCodec, Request, State, StateCodec, answer_type_of, fields_of, type_of
 from genesis.layers.recovery.failure import Retry
 from genesis.runtime.resource import Need, needs_of_class
+
+if TYPE_CHECKING:
+    from genesis.runtime.operation import Operation
+    from genesis.runtime.policy import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 Order = Literal["hold", "skip", "park"]
@@ -40,6 +45,7 @@ class OnMark:
     timeout_s: float | None
     retry: Retry | None
     read_only: bool
+    policy: Policy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ def on(
     timeout: float | None = TIMEOUT_S,
     retry: Retry | None = None,
     read_only: bool = False,
+    policy: Policy | None = None,
 ) -> Callable[[F], F]:
     """Mark a method as the handler of a message: ``(self, message, state, ctx)``, or ``(self, message, ctx)`` without state.
 
@@ -66,6 +73,7 @@ def on(
         timeout: Seconds for one attempt; over it is a failed attempt. None: no limit.
         retry: How a failed delivery is tried again; default: the component's.
         read_only: Only for a `Request`: answers from committed state, without the key's lock and without a trace.
+        policy: Of what the whole handler needs; default: the component's. See `App.component`.
 
     Raises:
         DefinitionError: an argument does not fit.
@@ -84,7 +92,7 @@ def on(
                 fix=f'class {message.__name__}(Request[int], type="{type_of(message)}"):',
             )
         marks = getattr(method, "__genesis_on__", ())
-        setattr(method, "__genesis_on__", (OnMark(message, key, timeout, retry, read_only), *marks))
+        setattr(method, "__genesis_on__", (OnMark(message, key, timeout, retry, read_only, policy), *marks))
         return method
 
     return mark
@@ -128,6 +136,13 @@ class Route:
     """Address of a message; raises InvalidEventError when its key is none."""
     state_version: int
     """Version of its component's state class; 0 without one."""
+    operation: Operation | None = None
+    """Of the policy that the handler runs under."""
+
+    def method_of(self, instance: Any) -> Callable[..., Any]:
+        """The method that serves it, protected if it runs under a policy."""
+        method: Callable[..., Any] = getattr(instance, self.method)
+        return method if self.operation is None else self.operation(method)
 
     @property
     def is_request(self) -> bool:
@@ -148,6 +163,8 @@ class Component:
     essential: bool
     retry: Retry
     order: Order
+    policy: Policy | None = None
+    """Of what all its handlers need."""
     needs: tuple[Need, ...] = ()
     """What its `__init__` is given, by type."""
     routes: list[Route] = field(default_factory=list)
@@ -178,6 +195,7 @@ def define_component(
     essential: bool,
     retry: Retry | None,
     order: Order,
+    policy: Policy | None,
 ) -> Component:
     """Check a class and build its component; `names` are the local ones around it, which its annotations may use.
 
@@ -195,6 +213,7 @@ def define_component(
         essential=essential,
         retry=retry or Retry(),
         order=order,
+        policy=policy,
         needs=needs_of_class(cls, where, names),
         state_codec=StateCodec(state) if state else None,
     )
@@ -248,8 +267,9 @@ def _message_route(component: Component, attribute: str, method: Any, mark: OnMa
             where=where,
             fix=f'@on({mark.message.__name__}, key="{close[0] if close else names[0] if names else "..."}")',
         )
+    name = f"{component.name}:{type_of(mark.message)}"
     return Route(
-        name=f"{component.name}:{type_of(mark.message)}",
+        name=name,
         component=component,
         method=attribute,
         codec=MessageCodec(mark.message),
@@ -261,6 +281,7 @@ def _message_route(component: Component, attribute: str, method: Any, mark: OnMa
         every_s=None,
         address_of=_address_function(component, key),
         state_version=component.state_codec.version if component.state_codec else 0,
+        operation=_operation(mark.policy or component.policy, name),
     )
 
 
@@ -273,8 +294,9 @@ def _tick_route(component: Component, attribute: str, method: Any, mark: EveryMa
             fix="ctx.after(60, ...)",
         )
     _check_parameters(component, method, ["self", *(["state"] if component.state else []), "ctx"], where)
+    name = f"{component.name}:genesis.tick.{attribute}"
     return Route(
-        name=f"{component.name}:genesis.tick.{attribute}",
+        name=name,
         component=component,
         method=attribute,
         codec=MessageCodec(Tick),
@@ -286,7 +308,13 @@ def _tick_route(component: Component, attribute: str, method: Any, mark: EveryMa
         every_s=mark.seconds,
         address_of=_address_function(component, None),
         state_version=component.state_codec.version if component.state_codec else 0,
+        operation=_operation(component.policy, name),
     )
+
+
+def _operation(policy: Policy | None, name: str) -> Operation | None:
+    """A handler as one attempt: its timeout stays its own, and its retry outside."""
+    return policy.protect(name=name, timeout=inf, attempts=1) if policy is not None else None
 
 
 def _address_function(component: Component, key: KeyOf | None) -> Callable[[Any], str]:
@@ -295,7 +323,6 @@ def _address_function(component: Component, key: KeyOf | None) -> Callable[[Any]
         return lambda message: address
     get = attrgetter(key) if isinstance(key, str) else key
     prefix = f"{component.name}/"
-
     known: dict[str, str] = {}
     known_address = known.get
 

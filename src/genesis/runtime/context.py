@@ -19,6 +19,7 @@ from genesis.core.event import Delivery, Kind, Priority, Timer
 from genesis.core.message import Message, Request, encode
 from genesis.core.ports import BATCH_BYTES, BATCH_RECORDS
 from genesis.runtime.intake import fits, level_of
+from genesis.runtime.scope import until_of
 
 if TYPE_CHECKING:
     from genesis.runtime.component import Route
@@ -48,6 +49,8 @@ class Context(Struct):  # the garbage collector sees it: what an attempt leaves 
     """How often each question was asked."""
     _ended_before: int = 0
     """Deliveries of its lane that had ended when this attempt was first suspended."""
+    _ends_at: float | None = None
+    """When it times out, on the loop's clock; None: it has not waited yet, or never does."""
     _closed: bool = False
     _abandoned: bool = False
     _timed_out: bool = False
@@ -188,7 +191,7 @@ class Context(Struct):  # the garbage collector sees it: what an attempt leaves 
 
         Args:
             request: The question.
-            deadline: Seconds to wait, bounded by what is left of the asker's own deadline.
+            deadline: Seconds to wait, bounded by what is left of the handler's timeout and of its asker's deadline.
 
         Raises:
             AskCycleError: the question came back to a component and key that waits in this chain.
@@ -203,7 +206,8 @@ class Context(Struct):  # the garbage collector sees it: what an attempt leaves 
             self._asked = {}
         ask_id = f"{what}.{self._asked.setdefault(what, 0)}"  # the same question again has the same answer in all attempts
         self._asked[what] += 1
-        return await self._pipeline.asks.ask(request, ask_id=ask_id, deadline_s=deadline, asker=self._delivery)
+        left_s = until_of(self) - self._pipeline.clock.now()
+        return await self._pipeline.asks.ask(request, ask_id=ask_id, deadline_s=min(deadline, left_s), asker=self._delivery)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from random import Random
 
 from genesis.core.errors import LimitedError
-from genesis.layers.mitigation.settings import PolicySettings
+from genesis.layers.mitigation.settings import NEVER, PolicySettings
 from genesis.layers.prevention.limits import Bulkhead, RateLimit, Throttle
 from genesis.runtime.clock import monotonic
 
@@ -39,6 +39,11 @@ class Gate:
         """Whether attempts need a turn."""
         for turn in self._places.tune(settings.concurrency, settings.queue):
             self._wake(turn)
+
+    @property
+    def places(self) -> int:
+        """Attempts that have a turn."""
+        return self._places.busy
 
     # --- per call: the throttle ---------------------------------------------------------------------------------------
 
@@ -78,8 +83,9 @@ class Gate:
         turn: asyncio.Future[None] = loop.create_future()
         if not self._places.wait(turn):
             raise self._refuse(name, SOON_S, "concurrency")
+        until = min(until, loop.time() + self._settings.queue_s)
         try:
-            async with asyncio.timeout_at(min(until, loop.time() + self._settings.queue_s)):
+            async with asyncio.timeout_at(until if until < NEVER else None):
                 await turn
         except BaseException as error:
             self._wake(self._places.forget(turn))

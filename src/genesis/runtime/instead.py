@@ -27,10 +27,15 @@ async def instead(call: Call, error: Exception) -> Any:
     if kept is not None:
         policy.tell(operation, Step.STALE, f"{kept[1]:.1f} s old, since: {error!r}")
         return kept[0]
-    if operation.fallback is None:
+    if operation.fallback is None or call.fell_flat:
         raise error
     policy.tell(operation, Step.FALLBACK, repr(error))
-    return await fallback(call)
+    try:
+        return await fallback(call)
+    except Exception as failure:
+        if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+            raise failure from error
+        raise
 
 
 async def fallback(call: Call) -> Any:

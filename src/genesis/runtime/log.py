@@ -80,10 +80,15 @@ def logs_as(attempt: Context) -> Iterator[None]:
         _mark.reset(token)
 
 
+def running_attempt() -> Context | None:
+    """The attempt that runs here; None outside of one."""
+    mark = _mark.get(None)
+    return mark.found() if mark is not None else None
+
+
 def attempt_fields() -> dict[str, Any]:
     """What is known of the attempt that runs here: component, event_id, source, attempt, trace_id. Empty outside of one."""
-    mark = _mark.get(None)
-    attempt = mark.found() if mark is not None else None
+    attempt = running_attempt()
     return fields_of(attempt) if attempt is not None else {}
 
 

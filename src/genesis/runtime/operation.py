@@ -12,24 +12,24 @@ from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from genesis.core.errors import (
     CallTimeoutError,
-    DeadlineExceededError,
     DefinitionError,
     NotProcessedError,
-    UnavailableError,
+    Reject,
 )
 from genesis.core.signals import AttemptEnded, Outcome
-from genesis.layers.mitigation.circuit import CircuitState, Permit
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.race import REFUSALS
+from genesis.runtime.scope import SCOPE, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.part import Part
@@ -125,9 +125,10 @@ class Operation:
             return Outcome.IGNORED
         if isinstance(error, CallTimeoutError) and error.what == self.name:
             return Outcome.TIMEOUT
-        if isinstance(error, (UnavailableError, DeadlineExceededError)):
-            return Outcome.IGNORED  # of another dependency, further inside
-        if isinstance(error, NotProcessedError) or self._not_processed(error) or policy.failures(error):
+        if isinstance(error, REFUSALS):
+            return Outcome.IGNORED
+        failed = policy.failures(error) and not isinstance(error, Reject)  # which is a handler's verdict on its event
+        if failed or isinstance(error, NotProcessedError) or self._not_processed(error):
             return Outcome.FAILED
         return Outcome.UNHANDLED
 
@@ -142,12 +143,13 @@ class Operation:
         return self.idempotent and (self._retry_on is None or error is None or self._retry_on(error))
 
     def base_s(self, state: CircuitState) -> float:
-        """The base timeout in a state of the circuit."""
+        """The base timeout in a state of the circuit. It is never shorter where calls are known to be slower."""
+        settings = self.settings
         if state is CircuitState.RESILIENT:
-            return self.settings.timeout_resilient_s
+            return max(settings.timeout_s, settings.timeout_resilient_s)
         if state is CircuitState.ULTRA_RESILIENT:
-            return self.settings.timeout_ultra_s
-        return self.settings.timeout_s
+            return max(settings.timeout_s, settings.timeout_resilient_s, settings.timeout_ultra_s)
+        return settings.timeout_s
 
     def part(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Part:
         """The dependency, or the shard of it that a call is for."""
@@ -181,6 +183,10 @@ class Operation:
             return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))
         return wraps(function)(_plain(operation, function))
 
+    @overload
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, async or not, protected. It is called again for each further attempt."""
         given = args, kwargs
@@ -189,7 +195,7 @@ class Operation:
 
     def attempt(self, shard: Hashable = None) -> Attempt:
         """``async with operation.attempt():`` one attempt, as a block. It cannot be repeated."""
-        return Attempt(self, self.policy.whole if shard is None else self.policy.part(str(shard)))
+        return Attempt(self, shard)
 
     def guard(self, awaitable: Awaitable[R], **refused: object) -> Coroutine[Any, Any, R]:
         """Await what is at hand, protected. It can run once: no retry, no hedge.
@@ -207,8 +213,12 @@ class Operation:
         return self._guarded(awaitable)
 
     async def _guarded(self, awaitable: Awaitable[R]) -> R:
-        async with self.attempt():
-            return await awaitable
+        try:
+            async with self.attempt():
+                return await awaitable
+        finally:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # of a call that was refused it never began
 
     # --- in words ---------------------------------------------------------------------------------------------------------
 
@@ -228,13 +238,18 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
         if (policy.asks_loop or own_time.loops) and (loop := get_running_loop()) is not policy.loop:
             policy.enter(loop)
         now, part, scope = policy.clock(), policy.whole, SCOPE.get()
-        if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges) or scope[0] <= now:
+        if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges):
             given = args, kwargs
             return await Call(operation, operation.part(given), function, given, now).run()
+        until = scope[0]
+        if until < NEVER:
+            until = resolved(scope)[0]
+            if until <= now:
+                return await Call(operation, part, function, (args, kwargs), now).run()
         generation = part.circuit.generation
         rest = function(*args, **kwargs)
         if operation.scoped:
-            SCOPE.set((min(now + operation.deadline_s, scope[0]), scope[1] or operation.repeats))
+            SCOPE.set((min(now + operation.deadline_s, until), scope[1] or operation.repeats))
         try:
             waiting_for = rest.send(None)
         except StopIteration as stop:
@@ -286,7 +301,6 @@ def _streaming(operation: Operation, function: Callable[..., AsyncGenerator[Any,
 
 def _plain(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
     def protected(*args: Any, **kwargs: Any) -> Any:
-        given = args, kwargs
-        return PlainCall(operation, operation.part(given), function, given).run()
+        return PlainCall(operation, function, (args, kwargs)).run()
 
     return protected

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import ValidationError
 
-from genesis.core.errors import UnavailableError
 from genesis.core.event import LANES, DeadLetter, Delivery, Kind, Outgoing, Pending, Reason, Timer
 from genesis.core.message import encode
 from genesis.core.ports import STATE_WARN_BYTES, StateRow
@@ -132,10 +131,10 @@ class Outcomes:
             else:
                 self.dead(delivery, judged.reason, judged.detail, attempts, error)
             return
-        if isinstance(error, UnavailableError):
-            pipeline.lanes.pause(delivery.route, pipeline.clock.now() + judged.delay_s)
-        else:
+        if judged.counted:
             pipeline.lanes.works(delivery.route)
+        else:
+            pipeline.lanes.pause(delivery.route, pipeline.clock.now() + judged.delay_s)
         due = pipeline.clock.wall() + judged.delay_s
         if judged.counted:
             pipeline.head.ledger.retries += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from math import floor, inf
 from random import Random
 
@@ -16,8 +17,9 @@ from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
 from genesis.layers.mitigation.budget import Budget, Kind
-from genesis.layers.mitigation.circuit import Circuit, CircuitState, Permit, Refusal, Transition, Trigger
+from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal, Transition, Trigger
 
 REFRESH_S = 1.0
 """How long learned figures are used: quantiles of half a minute of calls move little in a second."""
@@ -25,6 +27,9 @@ HEDGE_MIN_S = 0.001
 """Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
 SLOW_MIN_S = 0.01
 """Latency under which no call is slow, whatever others take: a busy loop alone makes a call wait that long."""
+USUALLY_SLOW = 0.05
+"""Share of slow calls among the newest over which what is slow stays what it was. Else, at up to ten calls a second, the p95 of
+half a minute is as slow as they are before half of the newest are: a dependency that became ten times slower would be usual."""
 QUICK_S = 0.001
 """Latency under which calls are told to the machines together: no decision asks which of them it was."""
 QUANTILES = (0.75, 0.9, 0.95, 0.99)
@@ -51,6 +56,7 @@ class Part:
         """Of the circuit, for plain functions that run in threads. Nobody is called with it held."""
         self._changes: list[Transition] = []
         self.circuit.changed = self._changes.append
+        self._telling = False
         self.healthy = Latency()
         """Latencies while the circuit was calm: what is expected."""
         self.recent = Latency()
@@ -58,6 +64,8 @@ class Part:
         self.load = LoadCorrelation()
         self.wins = HedgeWins()
         self.probability = SuccessProbability()
+        self.cause: BaseException | None = None
+        """The failure that opened the circuit, until it closes."""
         self.under_way = 0
         """Attempts that wait for the dependency."""
         self.observed = False
@@ -70,6 +78,8 @@ class Part:
         self.p99_s: float | None = None
         self._known: dict[float, float] = {}
         """Quantiles of healthy calls, in seconds, as they were known last."""
+        self._usual_s: float | None = None
+        """The p95 that calls are slow against: it does not follow while many are."""
         self._refreshed = self._refresh_at = 0.0
         self.quick, self.quick_total_s = 0, 0.0
         """Good calls that ended at once in this second, and the seconds that they took together: not told to anybody yet."""
@@ -89,14 +99,38 @@ class Part:
 
     def settle(self) -> None:
         """Something that decides whether a call goes the short way may have changed: tell it."""
-        while self._changes:
-            change = self._changes.pop(0)
-            if change.trigger in (Trigger.PROVED, Trigger.RESET):
-                self.probability = SuccessProbability()
-            self._tell(self, change)
+        while self._changes and not self._telling:
+            self._tell_changes()
         self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
         quiet = self.circuit.quiet and self.probability.value == 1.0 and not self._watched
         self.quick_until = self._refresh_at if quiet else 0.0
+
+    def _tell_changes(self) -> None:
+        """One after the other, whatever threads and listeners do: what comes in between is told by whoever tells already."""
+        with self._lock:
+            if self._telling:
+                return
+            self._telling = True
+        try:
+            while self._changes:
+                change = self._changes.pop(0)
+                if change.trigger in (Trigger.PROVED, Trigger.RESET):
+                    self.probability = SuccessProbability()
+                if change.new is not CircuitState.HALF_OPEN and change.trigger not in (Trigger.FAILING, Trigger.REFUTED):
+                    self.cause = None
+                self._tell(self, change)
+        finally:
+            self._telling = False
+
+    def by_hand(self, act: Callable[[Circuit, float], None], now: float) -> None:
+        """Somebody moves the circuit."""
+        with self._lock:
+            act(self.circuit, now)
+        self.settle()
+
+    def abandons(self, settings: PolicySettings) -> bool:
+        """Whether calls that would fail are abandoned now. `settings`: of their operation."""
+        return self.circuit.rules and self.probability.abandons(settings)
 
     # --- the circuit ----------------------------------------------------------------------------------------------------
 
@@ -113,15 +147,31 @@ class Part:
         """A call was good."""
         self.fold()
         with self._lock:
-            self.circuit.succeeded(permit, latency_s, now)
+            if self.circuit.succeeded(permit, latency_s, now):
+                self.probability.succeeded()
         self.settle()
 
-    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, what: str) -> None:
-        """A call failed."""
+    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool, error: BaseException | None) -> None:
+        """A call failed, with this error or with a bad result."""
         self.fold()
         with self._lock:
-            self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what)
+            generation = self.circuit.generation
+            what = repr(error) if error else "a bad result"
+            if self.circuit.failed(permit, latency_s, now, timeout=timeout, what=what):
+                self.probability.failed()
+            if self.circuit.generation != generation:  # it has opened
+                self.cause = error
         self.settle()
+
+    def note(self, error: BaseException, now: float, *, timeout: bool = False) -> None:
+        """Write on an error that is let through what is known of an outage: who has asked for the call may wait for its end.
+
+        An error that takes no attributes is left as it is.
+        """
+        outage = self.circuit.outage(now, timeout=timeout)
+        if outage is not None or hasattr(error, "genesis_outage"):  # one object may be raised again and again
+            with suppress(Exception):
+                setattr(error, "genesis_outage", outage)
 
     def released(self, permit: Permit) -> None:
         """A call has no outcome."""
@@ -191,7 +241,10 @@ class Part:
             for q in QUANTILES:
                 known[q] = healthy.quantile(q, now) or known.get(q, 0.0)
         p95_s, self.p99_s = known.get(0.95), known.get(0.99)
-        self.circuit.slow_over_s = inf if p95_s is None else max(SLOW_MIN_S, settings.slow_factor * p95_s)
+        _, slow = self.circuit.window.rates(now)
+        if slow is None or slow <= USUALLY_SLOW:
+            self._usual_s = p95_s
+        self.circuit.slow_over_s = inf if self._usual_s is None else max(SLOW_MIN_S, settings.slow_factor * self._usual_s)
         self.quick_s = min(QUICK_S, settings.ultra_threshold_s)
         self.circuit.load_bound = self.load.bound()
         hedges = p95_s is not None and p95_s >= HEDGE_MIN_S and settings.hedges > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import FrameType
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from genesis.core.errors import DefinitionError
 from genesis.core.message import Message, State
@@ -18,6 +18,9 @@ from genesis.runtime.own_settings import SettingsClass, define_settings
 from genesis.runtime.resource import Resource, define_resource
 from genesis.runtime.sink import BATCH, TIMEOUT_S, Item, Sink, define_sink
 from genesis.runtime.source import Source, define_source
+
+if TYPE_CHECKING:
+    from genesis.runtime.policy import Policy
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +63,7 @@ class Parts:
         essential: bool = False,
         retry: Retry | None = None,
         order: Order = "hold",
+        policy: Policy | None = None,
     ) -> Callable[[C], C]: ...
 
     def component(
@@ -74,6 +78,7 @@ class Parts:
         essential: bool = False,
         retry: Retry | None = None,
         order: Order = "hold",
+        policy: Policy | None = None,
     ) -> Any:
         """Register a class as a component: keyed (`key=`, with `state=`), `single=True`, or stateless and parallel.
 
@@ -89,6 +94,8 @@ class Parts:
             retry: How failed deliveries are tried again.
             order: What later deliveries of a key do while one is tried again: ``hold`` (they wait), ``skip`` (they go on),
                 ``park`` (they wait even when its attempts are spent, until a person acts).
+            policy: Of what all its handlers need: each of their attempts is one of the policy's, with its own timeout. While
+                the policy refuses calls, deliveries wait before they begin.
 
         Raises:
             DefinitionError: with the place and the line to write.
@@ -108,6 +115,7 @@ class Parts:
                 essential=essential,
                 retry=retry,
                 order=order,
+                policy=policy,
             )
             self._components.append(component)
             return found
@@ -146,6 +154,7 @@ class Parts:
         timeout: float | None = TIMEOUT_S,
         retry: Retry | None = None,
         name: str | None = None,
+        policy: Policy | None = None,
     ) -> Callable[[SinkFunction[M, P]], SinkFunction[M, P]]:
         """Register a sink: a coroutine function that brings events of a type to another system.
 
@@ -160,6 +169,7 @@ class Parts:
             timeout: Seconds for one call; over it is a failed call. None: no limit.
             retry: How a failed call is made again. When its attempts are spent, its items are given one by one.
             name: Under which its items wait in the store; default: the function's name with dashes.
+            policy: Each call is one attempt of it, under the nearer of both timeouts. While it refuses calls, items wait.
 
         Raises:
             DefinitionError: with the place and the line to write.
@@ -168,7 +178,15 @@ class Parts:
 
         def register(found: SinkFunction[M, P]) -> SinkFunction[M, P]:
             sink = define_sink(
-                found, message, names, batch=batch, per_second=per_second, timeout_s=timeout, retry=retry, name=name
+                found,
+                message,
+                names,
+                batch=batch,
+                per_second=per_second,
+                timeout_s=timeout,
+                retry=retry,
+                name=name,
+                policy=policy,
             )
             self._sinks.append(sink)
             return found

@@ -11,28 +11,30 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, UnavailableError
-from genesis.core.signals import Outcome, Step
+from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
-from genesis.layers.mitigation.circuit import LEASE_S, Permit, Refusal
+from genesis.layers.mitigation.circuit import LEASE_S
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
+from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
-from genesis.runtime.scope import SCOPE
+from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
-    from genesis.runtime.part import Part
 
 
 class PlainCall:
     """A call under way, in one thread."""
 
     def __init__(
-        self, operation: Operation, part: Part, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]
+        self, operation: Operation, function: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]
     ) -> None:
-        self._operation, self._policy, self._part = operation, operation.policy, part
+        self._operation, self._policy = operation, operation.policy
         self._function, self._given = function, given
         self._began = self._policy.now()
+        self._part = operation.part(given)
         self._scope = SCOPE.get()
-        self._until = min(self._scope[0], self._began + operation.deadline_s)
+        self._until = min(scope()[0], self._began + operation.deadline_s)
         self._number = 0
 
     def run(self) -> Any:
@@ -55,6 +57,8 @@ class PlainCall:
         self._part.deposit(self._began)
         if self._began >= self._until:
             raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
+        if not self._part.circuit.rules:
+            return
         policy.gate.throttled(operation.name)
         wait_s = self._part.probability.ask(operation.settings, self._began)
         if wait_s is not None:
@@ -75,13 +79,14 @@ class PlainCall:
                 error, outcome = caught, operation.judge(caught)
             finally:
                 now = self._policy.now()
-                self._policy.count(outcome)
+                self._ended(outcome, began, now)
                 if outcome is Outcome.CANCELLED:
                     part.released(permit)
             wait_s = self._wait_s(error, outcome, permit, now)
             if wait_s is None:
                 self._tell(permit, outcome, error, now - began, now)
                 if error is not None:
+                    self._explain(error, outcome, now)
                     raise error
                 return result
             part.released(permit)
@@ -92,7 +97,7 @@ class PlainCall:
         found = self._part.ask(self._policy.now(), LEASE_S)
         if isinstance(found, Refusal):
             self._policy.tell(operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why)
+            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why) from self._part.cause
         return found
 
     def _attempt(self) -> Any:
@@ -116,7 +121,7 @@ class PlainCall:
             return None
         asked_s = retry_after_of(error) if error is not None else None
         wait_s = backoff_s(operation.settings, self._number, policy.rng, retry_after_s=asked_s)
-        if now + wait_s >= self._until or not self._part.take("retry", now):
+        if wait_s > WAIT_MAX_S or now + wait_s >= self._until or not self._part.take("retry", now):
             return None
         policy.tell(operation, Step.RETRIED, f"attempt {self._number} failed: {error!r}; next in {wait_s:.3f} s")
         return wait_s
@@ -125,15 +130,32 @@ class PlainCall:
         part = self._part
         if outcome is Outcome.FAILED:
             self._policy.gate.judged(good=False)
-            part.probability.failed()
-            part.failed(permit, took_s, now, timeout=False, what=repr(error))
+            part.failed(permit, took_s, now, timeout=False, error=error)
+            if error is not None:
+                part.note(error, now)
         elif outcome is Outcome.IGNORED:
             part.released(permit)
         else:
             part.took(took_s, now)
             self._policy.gate.judged(good=True)
-            part.probability.succeeded()
             part.succeeded(permit, took_s, now)
+
+    def _ended(self, outcome: Outcome, began: float, now: float) -> None:
+        policy = self._policy
+        policy.count(outcome)
+        if policy.listened:
+            policy.emit(AttemptEnded(policy.name, now, self._operation.name, self._number, now - began, outcome))
+
+    def _explain(self, error: Exception, outcome: Outcome, now: float) -> None:
+        """Raise what says more than the error: that the circuit or the odds ended the call."""
+        operation, part, circuit = self._operation, self._part, self._part.circuit
+        if outcome is not Outcome.FAILED or self._policy.raise_original or not circuit.rules:
+            return
+        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
+        if part.abandons(operation.settings):
+            self._policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
+            raise AbandonedError(operation.name, 1.0, part.probability.value) from error
 
     def _instead(self, error: Exception) -> Any:
         operation, policy = self._operation, self._policy
@@ -147,4 +169,9 @@ class PlainCall:
         if operation.fallback is None:
             raise error
         policy.tell(operation, Step.FALLBACK, repr(error))
-        return operation.fallback(*self._given[0], **self._given[1])
+        try:
+            return operation.fallback(*self._given[0], **self._given[1])
+        except Exception as failure:
+            if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
+                raise failure from error
+            raise

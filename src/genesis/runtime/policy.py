@@ -11,14 +11,15 @@ import gc
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from random import Random
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet, WeakValueDictionary
 
 from genesis.core.errors import DefinitionError
 from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
 from genesis.layers.mitigation.budget import Budget
-from genesis.layers.mitigation.circuit import CircuitState, Transition
+from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import CircuitState, Transition
 from genesis.runtime.block import Attempt
 from genesis.runtime.clock import monotonic, time_of, time_of_system
 from genesis.runtime.gate import Gate
@@ -189,9 +190,13 @@ class Policy:
         """Protect a function as an operation that must not be repeated: ``@policy`` above it."""
         return self.protect()(function)
 
-    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, protected, as an operation that must not be repeated. For others: ``policy.protect(...).call``."""
-        return await self._default.call(function, *args, **kwargs)  # type: ignore[no-any-return]
+        return await self._default.call(function, *args, **kwargs)
 
     def attempt(self, shard: Hashable = None) -> Attempt:
         """``async with policy.attempt():`` a protected block."""
@@ -219,31 +224,39 @@ class Policy:
         """Of the circuit; with shards, of the one for calls that name none."""
         return self.whole.circuit.state
 
+    def troubles(self) -> dict[str, tuple[str, str]]:
+        """State and reason of the circuits that are not CLOSED, by the name of the policy and its shard."""
+        self.now()  # in another world there is nothing to see yet
+        parts = (self.whole, *self._shards.values())
+        return {self._place(part): (part.circuit.state, part.circuit.why) for part in parts if part.circuit.state != "CLOSED"}
+
+    def _place(self, part: Part) -> str:
+        return f"{self.name}[{part.shard}]" if part.shard else self.name
+
     def force_open(self, for_s: float = NEVER, why: str = "opened by hand") -> None:
         """Refuse all calls for `for_s` seconds, > 0."""
-        self._by_hand(lambda part, now: part.circuit.force_open(now, for_s, why))
+        self._by_hand(lambda circuit, now: circuit.force_open(now, for_s, why))
 
     def disable(self) -> None:
         """Let all calls go out, and record nothing, until `reset`."""
-        self._by_hand(lambda part, now: part.circuit.disable())
+        self._by_hand(lambda circuit, now: circuit.disable())
 
     def only_measure(self) -> None:
         """Record and tell everything, and refuse nothing, until `reset`."""
-        self._by_hand(lambda part, now: part.circuit.only_measure())
+        self._by_hand(lambda circuit, now: circuit.only_measure())
 
     def reset(self) -> None:
         """Close the circuit and forget what it counted."""
-        self._by_hand(lambda part, now: part.circuit.reset(now))
+        self._by_hand(lambda circuit, now: circuit.reset(now))
 
     def degrade(self, why: str) -> None:
         """Somebody sees a failure coming: CLOSED becomes RESILIENT."""
-        self._by_hand(lambda part, now: part.circuit.degrade(why, now))
+        self._by_hand(lambda circuit, now: circuit.degrade(why, now))
 
-    def _by_hand(self, act: Callable[[Part, float], None]) -> None:
+    def _by_hand(self, act: Callable[[Circuit, float], None]) -> None:
         now = self.now()
         for part in (self.whole, *self._shards.values()):
-            act(part, now)
-            part.settle()
+            part.by_hand(act, now)
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
@@ -286,13 +299,18 @@ class Policy:
         """Count it."""
         self.counts[what] += times
 
+    def counted(self) -> dict[str, int]:
+        """How often each thing happened: ends of attempts (`Outcome`), steps (`Step`), changes of state."""
+        self.whole.fold()
+        return dict(self.counts)
+
     def _limited(self, operation: str, limit: str) -> None:
         self.count(Step.LIMITED)
         if self.listened:
             self.emit(StepTaken(self.name, self.now(), operation, Step.LIMITED, limit))
 
     def _changed(self, part: Part, change: Transition) -> None:
-        place = f"{self.name}[{part.shard}]" if part.shard else self.name
+        place = self._place(part)
         worse = change.new in (CircuitState.OPEN, CircuitState.RESILIENT, CircuitState.ULTRA_RESILIENT)
         (log.warning if worse else log.info)("circuit %s: %s -> %s: %s", place, change.old, change.new, change.why)
         self.count(f"{change.old}->{change.new}")
@@ -301,11 +319,11 @@ class Policy:
 
     def view(self) -> dict[str, object]:
         """Figures for people and programs."""
-        self.now()  # in another world there is nothing to see yet
         return self.whole.view() | {
             "name": self.name,
-            "counts": dict(self.counts),
+            "counts": self.counted(),
             "budget": self.budget.view(),
+            "places": self.gate.places,
             "shards": {name: part.view() for name, part in self._shards.items()},
         }
 

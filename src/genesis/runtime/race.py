@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, LimitedError
 from genesis.core.signals import Outcome, Step
 from genesis.layers.mitigation.attempts import Plan
 from genesis.runtime.instead import fallback
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 GRACE_S = 0.02
 """How long a fallback that is ready waits for the call itself: a true answer is worth that much."""
 FALLBACK = "fallback"
+REFUSALS = (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)
+"""What policies say, this one or one further inside, when they do not let a call out: no answer of the dependency."""
 _losers: dict[asyncio.Task[Any], None] = {}
 """Cancelled attempts that have not ended: held, for the loop only refers to tasks weakly."""
 
@@ -48,6 +51,8 @@ class Race:
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._bad: asyncio.Task[Any] | None = None
+        """The last one whose result is bad."""
         self._failures = 0
         """Since the last start."""
         self._waits_until = 0.0
@@ -55,17 +60,16 @@ class Race:
         self._ready: asyncio.Task[Any] | None = None
 
     async def run(self) -> Any:
-        """Wait for the first good result. Raises the error of the first attempt if there is none."""
+        """Wait for the first good result. If there is none, return a bad one, or raise the error of the first attempt."""
         self._start("first", self._call.once())
         try:
             while True:
                 winner = self._judge()
                 if winner is not None:
-                    return self._won(winner)
+                    return self._won(winner, self._running.pop(winner))
                 self._start_due()
                 if not self._running:
-                    assert self._error is not None
-                    raise self._error
+                    return self._nothing_good()
                 await self._news()
         finally:
             for task, kind in self._running.items():
@@ -131,7 +135,8 @@ class Race:
                 self._ready, self._waits_until = task, self._loop.time() + GRACE_S
                 continue
             del self._running[task]
-            self._contexts.pop(task, None)
+            if kind == "copy":
+                self._copy_lost()
         if self._ready is not None and (self._loop.time() >= self._waits_until or not self._attempt_runs(self._ready)):
             return self._ready
         return None
@@ -146,47 +151,68 @@ class Race:
             return False
         error = task.exception()
         if error is None:
-            return kind == FALLBACK or not self._call.operation.is_bad(task.result()) or self._alone(task)
-        if kind != FALLBACK and self._call.operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
+            if kind == FALLBACK or not self._call.operation.is_bad(task.result()):
+                return True
+            self._bad = task
+            self._failures += 1
+        elif isinstance(error, REFUSALS) and kind != FALLBACK:
+            self._refused(error, kind)
+        elif kind != FALLBACK and self._call.operation.judge(error) not in (Outcome.FAILED, Outcome.TIMEOUT):
             return True
-        self._note(error, kind)
+        else:
+            self._call.fell_flat |= kind == FALLBACK
+            self._note(error, kind)
         return False
 
-    def _alone(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a bad result is all there will be."""
-        return len(self._running) == 1 and not self._planned and task in self._running
+    def _refused(self, error: Exception, kind: str) -> None:
+        """An attempt was not let out, here or further inside: no answer, and no reason to start another one."""
+        self._note(error, kind)
+        self._failures -= 1
+        own = isinstance(error, (CircuitOpenError, LimitedError)) and error.what == self._call.operation.name
+        if kind == "copy" and own:  # it never started
+            self._call.policy.budget.give_back("hedge", self._loop.time())
+        self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
 
     def _note(self, error: BaseException, kind: str) -> None:
         self._failures += 1
         if self._error is None or kind == "first":
             self._error = error if isinstance(error, Exception) else RuntimeError("an attempt was cancelled from inside")
 
-    def _won(self, winner: asyncio.Task[Any]) -> Any:
+    def _nothing_good(self) -> Any:
+        """All attempts have ended, and none was good."""
+        if self._bad is not None:
+            return self._won(self._bad, "bad")
+        assert self._error is not None
+        raise self._error
+
+    def _won(self, winner: asyncio.Task[Any], kind: str) -> Any:
         """Hand its context and its result to the caller."""
-        kind = self._running.pop(winner)
         for variable, value in self._contexts[winner].items():
             if variable.get(_NONE) is not value:
                 variable.set(value)
         call = self._call
-        call.fell_back = kind == FALLBACK
         if kind == "copy":
             call.part.wins.tell(won=True)
             call.policy.tell(call.operation, Step.HEDGE_WON)
         elif kind == FALLBACK:
             call.policy.tell(call.operation, Step.FALLBACK, "it was faster")
+            call.stood_in(self._error, failed="first" not in self._running.values())
         return winner.result()
 
     def _lose(self, task: asyncio.Task[Any], kind: str) -> None:
         call = self._call
         if kind == "copy":
-            call.part.wins.tell(won=False)
-            call.policy.tell(call.operation, Step.HEDGE_LOST)
+            self._copy_lost()
         _losers[task] = None
         if kind == "first" and call.fell_back and not call.part.observed:
             task.add_done_callback(call.observe())
         else:
             task.cancel()
         task.add_done_callback(_lost)
+
+    def _copy_lost(self) -> None:
+        self._call.part.wins.tell(won=False)
+        self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
 
 
 _NONE = object()

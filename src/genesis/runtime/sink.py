@@ -13,8 +13,9 @@ import typing
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -29,7 +30,12 @@ from genesis.runtime.log import log
 from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
 from genesis.runtime.resource import Need, needs_of_function
+from genesis.runtime.scope import FREE, SCOPE, SPARE, deadline
 from genesis.runtime.status import SinkStatus
+
+if TYPE_CHECKING:
+    from genesis.runtime.operation import Operation
+    from genesis.runtime.policy import Policy
 
 BATCH_MAX = BATCH_RECORDS
 """Items of one call at most: they end in one commit."""
@@ -73,6 +79,8 @@ class Sink:
     needs: tuple[Need, ...]
     """What its function is given behind the items, by type."""
     where: str
+    operation: Operation | None
+    """Of the policy that its calls are attempts of."""
 
 
 def define_sink(
@@ -85,6 +93,7 @@ def define_sink(
     timeout_s: float | None,
     retry: Retry | None,
     name: str | None,
+    policy: Policy | None,
 ) -> Sink:
     """Check a sink function; `names` are the local ones around it, which its annotations may use.
 
@@ -113,7 +122,10 @@ def define_sink(
     kind = hints.get(parameter or "")
     if typing.get_origin(kind) is not Sequence or typing.get_args(kind) != (Item[message],):
         raise DefinitionError(f"{function.__name__} does not take items of {title} first", where=where, fix=fix)
-    return Sink(found, function, _route(found, message, retry or Retry(), where), batch, per_second, timeout_s, needs, where)
+    # Not idempotent, though what is given twice does no harm: copies beside a slow call would break the order of the items.
+    operation = policy.protect(name=found, attempts=1) if policy is not None else None
+    route = _route(found, message, retry or Retry(), where)
+    return Sink(found, function, route, batch, per_second, timeout_s, needs, where, operation)
 
 
 def _check_message(message: Any, where: str) -> None:
@@ -151,7 +163,8 @@ class SinkRunner:
     """Gives to one sink of a partition what waits for it."""
 
     def __init__(self, sink: Sink, give: Give, pipeline: Pipeline) -> None:
-        self.sink, self._give, self._pipeline = sink, give, pipeline
+        self.sink, self._pipeline = sink, pipeline
+        self._give = give if sink.operation is None else partial(sink.operation.call, give)
         self._outbox = Outbox(sink.batch, sink.per_second, sink.route.retry)
         self._news = pipeline.outgoing[sink.name]
         self._after = f"{sink.name}/"
@@ -181,6 +194,7 @@ class SinkRunner:
 
     async def run(self) -> None:
         """Give until the stop."""
+        SCOPE.set(FREE)  # whoever opened the node is in no hurry for this
         try:
             while not self._stopping.is_set():
                 if not self._rows:
@@ -267,7 +281,8 @@ class SinkRunner:
         error: BaseException | None = None
         try:
             async with limit:
-                await self._give(items)
+                with deadline(inf if self.sink.timeout_s is None else (1 - SPARE) * self.sink.timeout_s):
+                    await self._give(items)
         except BaseException as found:
             cancelled = isinstance(found, asyncio.CancelledError)
             if isinstance(found, KeyboardInterrupt) or (cancelled and (self._closed or task.cancelling())):

@@ -21,6 +21,7 @@ from genesis.runtime.bound import Bound, UndecodableError
 from genesis.runtime.context import Context
 from genesis.runtime.log import fields_of, log, marked
 from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.scope import HANDLER, SCOPE
 from genesis.runtime.step import ENDED, resumed, stepped
 
 SLOTS = 64
@@ -64,6 +65,7 @@ class Slots:
         self._spawn = spawn
         self._count = count
         self._bare = contextvars.copy_context()
+        self._bare.run(SCOPE.set, HANDLER)
         self._renew()
         self._grace_s = grace_s
         self._careful = careful
@@ -319,7 +321,10 @@ class Slots:
         pipeline.lanes.lock(context._delivery)
         context._ended_before = pipeline.outcomes.ended_by_lane[context._delivery.lane]
         pipeline.running[context._delivery.id] = context
-        limit = loop.call_later(limit_s, self._time_out, context) if limit_s is not None else None
+        limit = None
+        if limit_s is not None:
+            ends_at = context._ends_at = loop.time() + limit_s
+            limit = loop.call_at(ends_at, self._time_out, context)
         self._pulling -= 1
         self.wake()
         try:

@@ -19,11 +19,12 @@ import msgspec
 
 from genesis.core.errors import DefinitionError, IntakeFullError, NotAcceptedError, RefusedError, StoreError
 from genesis.core.message import Message, encode
-from genesis.layers.recovery.failure import Retry, said
+from genesis.layers.recovery.failure import WAIT_MAX_S, Retry, outage_of, said
 from genesis.runtime.intake import Offer
 from genesis.runtime.log import log
 from genesis.runtime.outcome import storable
 from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.scope import FREE, SCOPE
 
 IN_FLIGHT = 512
 """Offers of one source that may wait for their commit: enough for the writer to be busy, little enough to be patient."""
@@ -75,6 +76,7 @@ class SourceRunner:
     async def run(self) -> None:
         """Run the source until it ends by itself, starting it again when it fails."""
         failures = 0
+        SCOPE.set(FREE)  # whoever opened the node is in no hurry for this
         while True:
             position = await self._position()
             self.state = "running"
@@ -86,6 +88,8 @@ class SourceRunner:
                 failures = 1 if isinstance(error, _ProgressError) else failures + 1
                 cause = error.__cause__ or error if isinstance(error, _ProgressError) else error
                 wait_s = RESTART.delay_s(failures, self._pipeline.rng)
+                if (outage := outage_of(cause)) is not None:  # not before what is down says so
+                    wait_s += min(WAIT_MAX_S, max(0.0, outage.wait_s))
                 self.state, self.error = "failed", storable(said(cause))
                 log.error("source %s failed, starts again in %.1f s: %s", self.source.name, wait_s, self.error, exc_info=cause)
                 await asyncio.sleep(wait_s)

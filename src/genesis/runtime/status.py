@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ from genesis.core.event import Priority
 from genesis.core.message import encode
 from genesis.core.ports import Ledger
 from genesis.runtime.pipeline import Pipeline
+from genesis.runtime.policy import policies
 
 if TYPE_CHECKING:
     from genesis.runtime.sink import SinkRunner
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from genesis.runtime.source import SourceRunner
 
 PERIOD_S = 1.0
+CIRCUITS_MAX = 100
+"""Circuits that are told of: a person reads no more."""
 
 
 class SinkStatus(msgspec.Struct):
@@ -63,6 +67,8 @@ class Status(msgspec.Struct):
     paused_since: dict[str, float] = {}
     """When the housekeeper first saw a handler paused that still is, seconds since the epoch."""
     sinks: dict[str, SinkStatus] = {}
+    circuits: dict[str, tuple[str, str]] = {}
+    """State and reason of the circuits that are not CLOSED, 100 at most, by their policy and shard."""
 
 
 def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunner], sinks: list[SinkRunner]) -> Status:
@@ -94,6 +100,7 @@ def status_of(pipeline: Pipeline, slots: Slots | None, sources: list[SourceRunne
         sources={runner.source.name: {"state": runner.state, "error": runner.error} for runner in sources},
         imbalance=ledger.imbalance(),
         sinks={runner.sink.name: runner.status for runner in sinks},
+        circuits=dict(islice((found for policy in policies() for found in policy.troubles().items()), CIRCUITS_MAX)),
     )
 
 
@@ -129,7 +136,7 @@ class Housekeeper:
         status = status_of(pipeline, self._slots, self._sources, self._sinks)
         status.paused_since = {route: self._paused_since.get(route, status.at) for route in status.paused}
         self._paused_since = status.paused_since
-        edges = status.sources, status.sinks
+        edges = status.sources, status.sinks, status.circuits
         seen = (status.ledger, status.running, status.stuck, edges, sorted(status.paused), bool(status.refuses))
         if seen != self._last:
             self._last = seen

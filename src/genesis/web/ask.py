@@ -7,8 +7,9 @@ import msgspec
 from genesis.core.message import Request
 from genesis.runtime.node import Node
 from genesis.web.cloudevents import CHARS_MAX, CONTROL, check_json
+from genesis.web.deadline import HEADER, deadline_of
 from genesis.web.problems import Problem
-from genesis.web.wire import Answer
+from genesis.web.wire import Answer, Call
 
 DEADLINE_S = 30.0
 """Without a word of the client, as in `node.ask`."""
@@ -18,28 +19,30 @@ SOURCE = "http-ask"
 """Source of questions over HTTP: their keys are no ids of the application's own."""
 
 
-async def ask(node: Node, kind: str, headers: dict[bytes, bytes], body: bytes) -> Answer:
+async def ask(node: Node, kind: str, call: Call, body: bytes) -> Answer:
     """Ask the node.
 
     Raises:
-        Problem: the request cannot be understood.
+        Problem: the request cannot be understood, or its deadline is over already.
         AskError: no answer.
         RefusedError: not accepted.
     """
+    headers = call.headers
     check_json(headers.get(b"content-type", b"").decode("latin-1"))
-    deadline_s = deadline_of(headers.get(b"prefer", b"").decode("latin-1"))
+    wait_s = wait_of(headers.get(b"prefer", b"").decode("latin-1"))
+    deadline_s = _nearer(wait_s, deadline_of(headers, call.twice))
     key = _key(headers.get(b"idempotency-key"))
     if len(kind) > CHARS_MAX:
         raise Problem("unknown-type", f"{kind[:80]!r}... has {len(kind)} characters: a type has {CHARS_MAX} at most")
     message = node.message(kind, body or b"{}")
     if not isinstance(message, Request):
         raise Problem("no-request", f"{kind[:80]} is an event: POST it to /events")
-    answer = await node.ask(message, deadline=deadline_s or DEADLINE_S, id=key, source=SOURCE)
-    applied = () if deadline_s is None else ((b"preference-applied", f"wait={deadline_s:g}".encode()),)
+    answer = await node.ask(message, deadline=deadline_s, id=key, source=SOURCE)
+    applied = ((b"preference-applied", f"wait={wait_s:g}".encode()),) if wait_s == deadline_s else ()
     return Answer(200, msgspec.json.encode(answer), headers=applied)
 
 
-def deadline_of(prefer: str) -> float | None:
+def wait_of(prefer: str) -> float | None:
     """Seconds that ``Prefer: wait=n`` (RFC 7240; parts of a second are taken too) asks for; None when it is not there.
 
     Raises:
@@ -59,6 +62,15 @@ def deadline_of(prefer: str) -> float | None:
             raise Problem("malformed-header", detail)
         return wait_s
     return None
+
+
+def _nearer(wait_s: float | None, left_s: float | None) -> float:
+    """Seconds to wait for the answer, of those that two headers may give. Raises Problem when none are left."""
+    if left_s is None:
+        return DEADLINE_S if wait_s is None else wait_s
+    if left_s <= 0:
+        raise Problem("deadline-exceeded", f"{HEADER} says that the deadline was over: nothing was asked")
+    return min(left_s, DEADLINE_MAX_S if wait_s is None else wait_s)
 
 
 def _key(raw: bytes | None) -> str | None:

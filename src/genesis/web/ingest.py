@@ -164,7 +164,7 @@ class Door:
         if route == "/events":
             return self._take(self._entered(), call, body)
         if route == "/ask":
-            return ask(self._entered(), call.path.removeprefix("/ask/"), call.headers, body)
+            return ask(self._entered(), call.path.removeprefix("/ask/"), call, body)
         if route == "/livez":
             return livez()
         if route == "/readyz":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -11,8 +11,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 
 from genesis.core.errors import GenesisError
+from genesis.core.signals import Outcome, Step
 from genesis.core.stats import Histogram
+from genesis.layers.mitigation.states import CircuitState
 from genesis.runtime.node import Node
+from genesis.runtime.policy import Policy, policies
 from genesis.runtime.release import version
 from genesis.runtime.status import Status
 
@@ -59,6 +62,7 @@ class _Collector:
             yield from _of_handlers(status)
             yield from _of_sinks(status)
             yield _latency(latency)
+        yield from _of_policies(policies())
 
 
 def _of_door(door: DoorFigures) -> Iterator[Metric]:
@@ -109,6 +113,30 @@ def _of_sinks(status: Status) -> Iterator[Metric]:
         failing.add_metric((name,), sink.state == "failed")
     yield waiting
     yield failing
+
+
+def _of_policies(found: Sequence[Policy]) -> Iterator[Metric]:
+    """Of those of this process. Shards are counted with their policy, and have no circuit here: their names may be ids."""
+    about = "1 for the state that the circuit of a policy is in."
+    states = GaugeMetricFamily("genesis_policy_state", about, labels=("policy", "state"))
+    attempts = CounterMetricFamily("genesis_policy_attempts", "Attempts that ended, by how.", labels=("policy", "outcome"))
+    steps = CounterMetricFamily("genesis_policy_steps", "What a policy did for its calls.", labels=("policy", "step"))
+    odds = GaugeMetricFamily("genesis_policy_success_probability", "Of the next call, as it is estimated.", labels=("policy",))
+    about = "Calls, and extra attempts paid for by them, in the last ten seconds with calls."
+    budget = GaugeMetricFamily("genesis_policy_budget", about, labels=("policy", "what"))
+    for policy in found:
+        counts = policy.counted()
+        for state in CircuitState:
+            states.add_metric((policy.name, state), policy.state is state)
+        for outcome in Outcome:
+            attempts.add_metric((policy.name, outcome), counts.get(outcome, 0))
+        for step in Step:
+            steps.add_metric((policy.name, step.replace(" ", "_")), counts.get(step, 0))
+        odds.add_metric((policy.name,), policy.whole.probability.value)
+        view = policy.budget.view()
+        for what in ("calls", "retries", "hedges"):
+            budget.add_metric((policy.name, what), view[what])
+    yield from (states, attempts, steps, odds, budget)
 
 
 def _by(name: str, about: str, by_priority: Mapping[str, int], *, counter: bool = False) -> Metric:

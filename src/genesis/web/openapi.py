@@ -17,6 +17,7 @@ from genesis.runtime.component import Route
 from genesis.runtime.definition import Definition
 from genesis.web.ask import DEADLINE_MAX_S, DEADLINE_S
 from genesis.web.cloudevents import BATCH, CHARS_MAX, STRUCTURED
+from genesis.web.deadline import HEADER
 from genesis.web.problems import KINDS, TYPE
 from genesis.web.wire import Accepted
 
@@ -34,6 +35,8 @@ TEXT = {"type": "string", "minLength": 1, "maxLength": CHARS_MAX, "pattern": r"^
 JSON_TYPES = r"^[a-z]+/([a-z0-9.-]+\+)?json(; *charset=utf-8)?$"
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 WAIT = {"type": "string", "pattern": "^wait=[1-9][0-9]?$"}
+LEFT = {"type": "string", "pattern": "^[1-9][0-9]?[HMS]$"}
+"""Of what gRPC allows, that which leaves time for an answer."""
 PRIORITY = {
     "oneOf": [
         {"type": "string", "enum": [*(p.name.lower() for p in Priority), *(str(int(p)) for p in Priority)]},
@@ -152,6 +155,7 @@ def _envelope(kind: str, route: Route, fields: Any) -> dict[str, Any]:
 
 def _ask(kind: str, route: Route, fields: Any, answer: Any) -> dict[str, Any]:
     wait = f"`wait=n`: seconds to wait for the answer, {DEADLINE_S:.0f} unless it is there, {DEADLINE_MAX_S:.0f} at most."
+    left = "How long the answer is of use, as gRPC says it: `1500m` is 1.5 s. The nearer of this and `Prefer` holds."
     key = "Asked again with the same key, it gets the same answer and has no second effect."
     empty = not any(field.required for field in msgspec.structs.fields(route.codec.message))
     return {
@@ -159,6 +163,7 @@ def _ask(kind: str, route: Route, fields: Any, answer: Any) -> dict[str, Any]:
         "summary": f"Ask {kind}{'; it changes nothing' if route.read_only else '; answered after the commit'}.",
         "parameters": [
             {"name": "Prefer", "in": "header", "description": wait, "schema": WAIT},
+            {"name": HEADER, "in": "header", "description": left, "schema": LEFT},
             {"name": "Idempotency-Key", "in": "header", "description": key, "schema": TEXT},
         ],
         "requestBody": {"required": not empty, "content": {JSON: {"schema": fields}}},

@@ -16,6 +16,7 @@ from genesis.core.errors import (
     AskCycleError,
     AskFailedError,
     BatchLimitError,
+    CallTimeoutError,
     DeadlineExceededError,
     DrainingError,
     GenesisError,
@@ -24,6 +25,7 @@ from genesis.core.errors import (
     MalformedEventError,
     NotAcceptedError,
     StoreError,
+    UnavailableError,
     UnknownTypeError,
 )
 from genesis.web.wire import Answer, Header
@@ -50,6 +52,7 @@ KINDS = {
     "draining": (503, "The node is stopping"),
     "not-accepted": (503, "The store failed while the event was sent"),
     "store-failed": (503, "The store cannot be used"),
+    "unavailable": (503, "What the answer needs is not to be had"),
     "too-many-connections": (503, "Too many clients are connected"),
     "deadline-exceeded": (504, "The answer did not come in time"),
     "ask-cycle": (508, "The question waits for its own answer"),
@@ -102,6 +105,8 @@ def problem_of(error: GenesisError) -> Problem:
     """The problem that an error of Genesis is for the client."""
     if isinstance(error, IntakeFullError):
         return _about(error, "intake-full", retry_after_s=error.retry_after_s)
+    if isinstance(error, UnavailableError):
+        return _about(error, "unavailable", retry_after_s=error.retry_after_s)
     if isinstance(error, AskFailedError):
         kind = {"rejected": "ask-rejected", "store": "not-accepted"}.get(error.reason, "ask-failed")
         return _about(error, kind, reason=error.reason)
@@ -113,6 +118,7 @@ def problem_of(error: GenesisError) -> Problem:
         (DrainingError, "draining"),
         (NotAcceptedError, "not-accepted"),
         (DeadlineExceededError, "deadline-exceeded"),
+        (CallTimeoutError, "deadline-exceeded"),
         (AskCycleError, "ask-cycle"),
         (StoreError, "store-failed"),
     ]

@@ -41,6 +41,11 @@ def test_all_is_well() -> None:
     assert told([]) == ["nothing stands in the way"]
 
 
+def test_a_circuit_that_is_not_closed_is_named_with_its_reason() -> None:
+    (found,) = why(told={"pid": 7, "at": NOW, "circuits": {"pricing": ("OPEN", "5 failures in a row")}})
+    assert (found.what, found.text) == ("circuit", "the circuit of pricing is OPEN: 5 failures in a row")
+
+
 def test_the_oldest_of_each_priority_is_named_when_it_is_late() -> None:
     rows = [Pending(delivery(5, NOW - 90), Reason.HELD), Pending(delivery(6, NOW - 95), Reason.RETRY, NOW + 3)]
     (retry, waiting) = why(rows, {3: delivery(7, NOW - 5), 2: delivery(8, NOW - 50)})

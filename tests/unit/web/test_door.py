@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from genesis import Policy
+from genesis.core.errors import UnavailableError
 from genesis.core.event import Priority
 from genesis.layers.prevention.admission import AdmissionSettings
 from genesis.web.body import BODY_BYTES, BODY_S, PASSED_OVER_BYTES
@@ -161,6 +164,34 @@ async def test_a_door_that_was_drained_opens_again_with_the_next_node() -> None:
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------------
+
+
+async def test_metrics_tell_of_each_policy() -> None:
+    policy = Policy("pricing of the metrics", attempts=1)
+
+    @policy
+    async def price(n: int) -> None:
+        if n >= 3:
+            raise ConnectionError
+
+    async with opened() as (client, _, _):
+        for n in range(10):
+            with suppress(ConnectionError, UnavailableError):
+                await price(n)
+        text = (await client.request("GET", "/metrics")).body.decode()
+    found = {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels) if name != "policy")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("policy") == policy.name
+    }
+    states = {labels[0]: value for (name, *labels), value in found.items() if name == "genesis_policy_state"}
+    assert states == {"CLOSED": 0, "RESILIENT": 0, "OPEN": 1, "HALF_OPEN": 0, "ULTRA_RESILIENT": 0}
+    assert found["genesis_policy_attempts_total", "good"] == 3
+    assert found["genesis_policy_attempts_total", "failed"] == 5
+    assert found["genesis_policy_steps_total", "rejected"] + found["genesis_policy_steps_total", "abandoned"] == 2
+    assert 0 <= found["genesis_policy_success_probability",] < 0.5
+    assert found["genesis_policy_budget", "calls"] == 10
 
 
 async def test_metrics_are_those_of_the_node() -> None:

@@ -47,7 +47,7 @@ async def test_each_request_has_a_path_and_its_answer() -> None:
 async def test_every_problem_that_an_operation_may_have_is_named() -> None:
     async with opened() as (client, _, _):
         told = json.dumps(await description(client))
-    for kind in KINDS.keys() - {"not-found", "wrong-method", "no-request"}:  # of what is no operation
+    for kind in KINDS.keys() - {"not-found", "wrong-method", "no-request", "unavailable"}:  # of what is no operation
         assert told.count(f'"/problems/{kind}"') >= 2, kind
 
 

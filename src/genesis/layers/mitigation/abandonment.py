@@ -37,7 +37,8 @@ class SuccessProbability:
 
     def succeeded(self) -> None:
         """A call succeeded."""
-        self._failures = max(0, self._failures - 1)
+        if self._failures:
+            self._failures -= 1
 
     def abandons(self, settings: PolicySettings) -> bool:
         """Whether calls are abandoned now, but for the one in a second that passes."""

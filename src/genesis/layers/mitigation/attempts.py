@@ -103,8 +103,8 @@ def plan(
         expected_s: Expected latency in seconds; stands in for a quantile that is not known when the fallback is timed.
         idempotent: Whether a second attempt at the same time does no harm.
         has_fallback: Whether there is one.
-        vetoed: Whether copies would do harm: most calls are slow, latency rises with our own load, copies seldom win, or the
-            quantile is only a lower bound.
+        vetoed: Whether copies would do harm: most calls are slow, latency rises with our own load, the quantile is only a
+            lower bound, or copies seldom win (ask `HedgeWins.allow` for that: after `poor` alone none would ever win again).
     """
     hedges = settings.hedges if idempotent and not vetoed else 0
     if state == "CLOSED":
@@ -158,7 +158,7 @@ WINS_MINIMUM = 20
 WINS_AGE = 50
 """Copies after which one has lost 63 % of its weight."""
 PROBE_EVERY = 50
-"""While poor, one copy in so many is let through, so that better times are noticed: from no win at all it takes six wins."""
+"""While poor, one plan in so many may have copies, so that better times are noticed: from no win at all it takes six wins."""
 
 
 class HedgeWins:
@@ -181,7 +181,7 @@ class HedgeWins:
         return self._count >= WINS_MINIMUM and self.rate < POOR
 
     def allow(self) -> bool:
-        """Whether a copy may begin. Asked when one is due, not for each call: while poor it lets one in 50 through."""
+        """Whether a call may have copies. Asked once for each plan: while copies are poor, one plan in 50 may."""
         if not self.poor():
             return True
         self._asked += 1

@@ -11,11 +11,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from random import Random
 
+from genesis.core.errors import Outage
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.states import (
+    TRANSITIONS,
+    CircuitState,
+    IllegalTransitionError,
+    Mode,
+    Permit,
+    Refusal,
+    Transition,
+    Trigger,
+)
 from genesis.layers.mitigation.window import Window
 
 GRADUAL_SCORE = 3
@@ -28,103 +37,14 @@ EASED = 0.8
 """Share of a threshold below which a state is left again: the gap keeps it from going to and fro."""
 LEASE_S = 30.0
 """How long a probe holds its permit when its call has no timeout."""
+OUTAGE_S = 1.0
+"""When work may come again that met a failing dependency whose circuit lets calls out: as `UnavailableError` has it."""
 RAMP_DONE = 64
 """Calls under way at which the ramp is over: past it a dependency is taken for well."""
 
 
-class CircuitState(StrEnum):
-    """The five states of a circuit."""
-
-    CLOSED = "CLOSED"
-    """All calls go out."""
-    RESILIENT = "RESILIENT"
-    """Calls go out; the fallback starts beside a slow or failed one, and the first good result counts."""
-    OPEN = "OPEN"
-    """No call goes out."""
-    HALF_OPEN = "HALF_OPEN"
-    """Some go out, as probes; the others are answered as while OPEN."""
-    ULTRA_RESILIENT = "ULTRA_RESILIENT"
-    """Calls go out with staggered copies: the dependency is right, and extremely slow."""
-
-
-class Trigger(StrEnum):
-    """What moves a circuit from one state to another."""
-
-    DEGRADING = "gradual degradation"
-    FAILING = "failures over the threshold"
-    SLOW = "extreme latency"
-    EASED = "latency good again"
-    RECOVERED = "successes, and rates are low"
-    WAITED = "the open time is over"
-    PROVED = "enough probes succeeded"
-    REFUTED = "a probe failed"
-    FORCED = "opened by hand"
-    RESET = "closed by hand"
-
-
 _C, _R, _O = CircuitState.CLOSED, CircuitState.RESILIENT, CircuitState.OPEN
 _H, _U = CircuitState.HALF_OPEN, CircuitState.ULTRA_RESILIENT
-TRANSITIONS: dict[tuple[CircuitState, Trigger], CircuitState] = {
-    (_C, Trigger.DEGRADING): _R,
-    (_C, Trigger.FAILING): _O,
-    (_C, Trigger.SLOW): _U,
-    (_R, Trigger.FAILING): _O,
-    (_R, Trigger.SLOW): _U,
-    (_R, Trigger.RECOVERED): _C,
-    (_U, Trigger.FAILING): _O,
-    (_U, Trigger.EASED): _R,
-    (_O, Trigger.WAITED): _H,
-    (_H, Trigger.PROVED): _C,
-    (_H, Trigger.REFUTED): _O,
-    **{(state, Trigger.FORCED): _O for state in CircuitState},
-    **{(state, Trigger.RESET): _C for state in CircuitState},
-}
-"""From a state, by a trigger, to a state. What is not here is an error."""
-
-
-class Mode(StrEnum):
-    """What rules the circuit: itself, or somebody by hand."""
-
-    AUTOMATIC = "automatic"
-    FORCED_OPEN = "forced open"
-    DISABLED = "disabled"
-    """All calls go out; nothing is recorded."""
-    METRICS_ONLY = "metrics only"
-    """All is recorded and told; nothing is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of state, with its reason in words."""
-
-    old: CircuitState
-    new: CircuitState
-    trigger: Trigger
-    why: str
-    at: float
-
-
-@dataclass(slots=True, eq=False)
-class Permit:
-    """The right to make one call. It is given back once, with its outcome or without."""
-
-    generation: int
-    probe: bool
-    expires_at: float
-    held: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """No call now."""
-
-    retry_after_s: float
-    state: CircuitState
-    why: str
-
-
-class IllegalTransitionError(AssertionError):
-    """A machine was asked for a transition that its table does not have: a mistake of ours."""
 
 
 class Circuit:
@@ -175,10 +95,10 @@ class Circuit:
         """Calls of this generation that needed no permit, since the circuit was calm, have succeeded."""
         self.success_count += calls
         window = self.window
-        window.calls += calls
-        self._latencies.extend([latency_s] * min(calls, RECENT))
         if now >= window.turns_at:
             window.turn(now)
+        window.calls += calls
+        self._latencies.extend([latency_s] * min(calls, RECENT))
         if self.failure_count or self.degradation_score or latency_s > self.slow_over_s or latency_s > self._ultra_s:
             self._looks(latency_s, now)
 
@@ -233,13 +153,13 @@ class Circuit:
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
-    def succeeded(self, permit: Permit, latency_s: float, now: float) -> None:
-        """The call was good."""
+    def succeeded(self, permit: Permit, latency_s: float, now: float) -> bool:
+        """The call was good. Returns whether that counts."""
         if not self._returned(permit):
-            return
+            return False
         if permit.probe:
             self._proves(latency_s, now)
-            return
+            return True
         if self._ramp:
             self._ramp += 1
             if self._ramp >= RAMP_DONE:
@@ -248,11 +168,12 @@ class Circuit:
         self.good(latency_s, now)
         if self.state is _R or self.state is _U:
             self._steps_down(now)
+        return True
 
-    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool = False, what: str = "") -> None:
-        """The call failed; `timeout`: by its own timeout. `what` it was, in words."""
+    def failed(self, permit: Permit, latency_s: float, now: float, *, timeout: bool = False, what: str = "") -> bool:
+        """The call failed; `timeout`: by its own timeout. `what` it was, in words. Returns whether that counts."""
         if not self._returned(permit):
-            return
+            return False
         self.success_count = 0
         self.failure_count += 0.5 if timeout else 1.0
         self.degradation_score += 1 if timeout else 2
@@ -266,8 +187,9 @@ class Circuit:
             self.window.slow(now)
         if permit.probe:
             self._go(Trigger.REFUTED, f"a probe failed: {what or 'failure'}", now)
-            return
-        self._judge(now)
+        else:
+            self._judge(now)
+        return True
 
     def released(self, permit: Permit) -> None:
         """The call has no outcome: it was cancelled, ignored or never made. Another may go out instead."""
@@ -318,6 +240,11 @@ class Circuit:
         """Other settings, from now on."""
         self._settings, self._ultra_s = settings, settings.ultra_threshold_s
         self.window.tune(settings)
+
+    @property
+    def rules(self) -> bool:
+        """Whether calls may be refused, here or for what is known of the dependency: not while disabled or only measuring."""
+        return self.mode is Mode.AUTOMATIC or self.mode is Mode.FORCED_OPEN
 
     def _set_mode(self, mode: Mode) -> None:
         self.mode = mode
@@ -442,6 +369,17 @@ class Circuit:
         """When a call may be let out again, in seconds; 0 while it lets them out."""
         return max(0.0, self._open_until - now) if self.state is _O else 0.0
 
+    def outage(self, now: float, *, timeout: bool = False) -> Outage | None:
+        """What the failure means that it has heard of last: nothing (None) if the call before it was good.
+
+        While it is CLOSED, what fails again and again may be the dependency, or what is asked of it.
+        """
+        if self.mode is Mode.DISABLED:
+            return None
+        if self.state is not _C:
+            return Outage(max(OUTAGE_S, self.retry_after_s(now)), True)
+        return Outage(OUTAGE_S, False) if self.failure_count > (0.5 if timeout else 1.0) else None
+
     def view(self) -> dict[str, object]:
         """Its figures, for people."""
         return {
@@ -452,6 +390,7 @@ class Circuit:
             "success_count": self.success_count,
             "degradation_score": self.degradation_score,
             "average_s": self.average_s(),
+            "permits": len(self._probes) + len(self._ramped),
             "generation": self.generation,
             "openings": self._openings,
         }

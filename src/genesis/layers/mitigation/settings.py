@@ -51,8 +51,8 @@ class PolicySettings:
 
     # --- time (specification section 2) ---------------------------------------------------------------------------------
     timeout_s: float = _setting(1.0, "Base timeout of an attempt", open_low=True)
-    timeout_resilient_s: float = _setting(1.5, "The same while RESILIENT", open_low=True)
-    timeout_ultra_s: float = _setting(3.0, "The same while ULTRA_RESILIENT", open_low=True)
+    timeout_resilient_s: float = _setting(1.5, "The same while RESILIENT, if that is longer", open_low=True)
+    timeout_ultra_s: float = _setting(3.0, "The same while ULTRA_RESILIENT, if that is longer", open_low=True)
     timeout_max_s: float = _setting(30.0, "Longest timeout that is learned", open_low=True)
     latency_factor: float = _setting(2.5, "Timeout in expected latencies", 1.0)
     p99_factor: float = _setting(1.3, "Timeout in learned p99", 1.0)

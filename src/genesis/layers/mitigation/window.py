@@ -67,12 +67,10 @@ class Window:
 
     def _before(self, moment: float) -> int:
         """Calls that ended before a moment, to a tenth of the window."""
-        before = 0
-        for began, calls in self._turns:
-            if began > moment:
-                break
-            before = calls
-        return before
+        for began, before in self._turns:
+            if began + self._window_s / PARTS > moment:
+                return before
+        return self.calls
 
     @staticmethod
     def _count(kept: deque[tuple[int, float]], oldest: int) -> int:

@@ -32,7 +32,10 @@ class RateLimit:
         self._at = 0.0
 
     def tune(self, rate_per_s: float, burst: int) -> None:
-        """Another rate holds from now on. What is saved up is kept, as far as the new burst allows."""
+        """Another rate holds from now on. What is saved up is kept, as far as the new burst allows.
+
+        The time since an attempt last asked counts at the new rate.
+        """
         self._rate_per_s, self._burst = rate_per_s, burst
         self._tokens = min(self._tokens, float(burst))
 

@@ -1,7 +1,8 @@
 """What becomes of a delivery whose handler failed: another attempt, a wait, a dead letter, or a parked key.
 
 In: the error, the attempts so far, the handler's settings, and a draw of chance. Out: a verdict. Waiting for something
-that is down counts no attempt, so an hour without it means waiting work and no dead letters.
+that is down counts no attempt, so an hour without it means waiting work and no dead letters. What is down is known by
+`UnavailableError`, as the error or as one of its causes, and by what a policy noted on the error of its dependency.
 
 Source: exponential backoff with full jitter (AWS Architecture Blog, 2015).
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from genesis.core.errors import Reject, UnavailableError
+from genesis.core.errors import Outage, Reject, UnavailableError
 
 ATTEMPTS = 5
 BASE_S = 0.5
 CAP_S = 300.0
 WAIT_MAX_S = 86_400.0
 """Longest wait for something that is down: whatever it says (infinity came from a header), it is tried again in a day."""
+CAUSES_MAX = 8
+"""Causes of an error that are looked at, each the explicit cause of the one before: code that wraps deeper has lost its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,28 @@ def verdict(error: BaseException, attempts: int, retry: Retry, rng: Random) -> A
     """
     if isinstance(error, Reject):
         return Dead("rejected", error.reason)
-    if isinstance(error, UnavailableError):
-        wait_s = min(WAIT_MAX_S, max(0.0, error.retry_after_s))  # in this order, NaN is 0
+    outage = outage_of(error)
+    if outage is not None and (outage.certain or attempts >= retry.attempts):  # no last attempt is spent on a doubt
+        wait_s = min(WAIT_MAX_S, max(0.0, outage.wait_s))  # in this order, NaN is 0
         return Again(wait_s * rng.uniform(1.0, 1.5), counted=False)
     if attempts < retry.attempts:
         return Again(retry.delay_s(attempts, rng), counted=True)
     return Dead("failed", said(error)[:2000])
+
+
+def outage_of(error: BaseException) -> Outage | None:
+    """What is down, as the error or the first of its explicit causes that knows says it; None: nothing is."""
+    found: BaseException | None = error
+    for _ in range(1 + CAUSES_MAX):
+        if found is None:
+            return None
+        if isinstance(found, UnavailableError):
+            return Outage(found.retry_after_s, True)
+        noted = getattr(found, "genesis_outage", None)
+        if isinstance(noted, Outage):
+            return noted
+        found = found.__cause__
+    return None
 
 
 def said(error: BaseException) -> str:

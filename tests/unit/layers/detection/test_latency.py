@@ -37,6 +37,14 @@ def test_samples_count_for_two_thirds_of_the_window_at_least_and_not_longer_than
     assert latency.count(30.0) == 0
     assert latency.quantile(0.5, 30.0) is None
     assert told(*[0.1] * 50, now=9.9).count(1e9) == 0
+    assert told(*[0.1] * 50, now=9.9).quantile(0.5, 30.0) is None
+
+
+def test_a_sample_at_the_end_of_a_third_belongs_to_the_next_one() -> None:
+    latency = told(*[0.1] * 25, now=9.0)
+    latency.tell(0.1, 10.0)
+    latency.tell_censored(0.1, 20.0)
+    assert [latency.count(now) for now in (29.0, 30.0, 39.0, 40.0, 49.0, 50.0)] == [27, 2, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize(("latency_s", "counted_s"), [(-1.0, 1e-6), (0.0, 1e-6), (float("nan"), 1e-6), (1e9, 3600.0)])

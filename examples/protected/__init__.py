@@ -1,0 +1,1 @@
+"""A shop in a FastAPI service: Genesis in the process and event loop of the server."""
