@@ -62,12 +62,14 @@ class BudgetAgainstLists(RuleBasedStateMachine):
                 self.booked.append((self.now, kind))
                 assert extras + 1 <= settings.budget_share * calls + settings.budget_floor
                 assert kind == "retry" or hedges + 1 <= share * calls + 1
+                assert kind == "retry" or hedges + 1 <= max(1, (settings.budget_share * calls + settings.budget_floor) / 2)
                 continue
             # Never refused when even eleven seconds of extras and nine of calls leave room.
             calls = sum(self.now - SPAN_S + 1 <= at for at in self.calls)
             extras, hedges = self.seen(None, self.now - SPAN_S - 1), self.seen("hedge", self.now - SPAN_S - 1)
-            assert extras + 1 > settings.budget_share * calls + settings.budget_floor or (
-                kind == "hedge" and (not share or hedges > share * calls)
+            all_of_them = settings.budget_share * calls + settings.budget_floor
+            assert extras + 1 > all_of_them or (
+                kind == "hedge" and (not share or hedges > share * calls or hedges + 1 > max(1, all_of_them / 2))
             )
 
     @rule(data=st.data())
