@@ -86,13 +86,13 @@ class Abandonment(RuleBasedStateMachine):
     def calls_fail(self, count: int) -> None:
         for _ in range(count):
             self.probability.failed()
-            self.plain = max(0.8**10, self.plain * 0.8)
+            self.plain *= 0.8
 
     @rule(count=st.integers(1, 6))
     def calls_succeed(self, count: int) -> None:
         for _ in range(count):
             self.probability.succeeded()
-            self.plain = min(1.0, self.plain / 0.8)
+            self.plain = 1.0
 
     @rule(step=st.sampled_from([0.0, 0.1, 0.5, 1.0, 60.0]))
     def time_passes(self, step: float) -> None:

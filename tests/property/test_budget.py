@@ -56,20 +56,20 @@ class BudgetAgainstLists(RuleBasedStateMachine):
             granted = self.budget.take(kind, self.now, ultra=ultra)
             # Never over the bounds in the ten seconds that end here, both ends of which count.
             calls = sum(self.now - SPAN_S <= at for at in self.calls)
-            extras, hedges = self.spent(None, self.now - SPAN_S), self.spent("hedge", self.now - SPAN_S)
+            extras = self.spent(None, self.now - SPAN_S)
             if granted:
                 self.extras.append((self.now, kind))
                 self.booked.append((self.now, kind))
                 assert extras + 1 <= settings.budget_share * calls + settings.budget_floor
-                assert kind == "retry" or hedges + 1 <= share * calls + 1
-                assert kind == "retry" or hedges + 1 <= max(1, (settings.budget_share * calls + settings.budget_floor) / 2)
+                assert kind == "retry" or extras + 1 <= share * calls + 1
+                assert kind == "retry" or extras + 1 <= max(1, (settings.budget_share * calls + settings.budget_floor) / 2)
                 continue
             # Never refused when even eleven seconds of extras and nine of calls leave room.
             calls = sum(self.now - SPAN_S + 1 <= at for at in self.calls)
-            extras, hedges = self.seen(None, self.now - SPAN_S - 1), self.seen("hedge", self.now - SPAN_S - 1)
+            extras = self.seen(None, self.now - SPAN_S - 1)
             all_of_them = settings.budget_share * calls + settings.budget_floor
             assert extras + 1 > all_of_them or (
-                kind == "hedge" and (not share or hedges > share * calls or hedges + 1 > max(1, all_of_them / 2))
+                kind == "hedge" and (not share or extras > share * calls or extras + 1 > max(1, all_of_them / 2))
             )
 
     @rule(data=st.data())

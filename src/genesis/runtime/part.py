@@ -261,7 +261,8 @@ class Part:
         if mean_s is not None:
             self.expected_s = mean_s
             for q in QUANTILES:
-                self._known[q] = latency.quantile(q, now) or self._known.get(q, 0.0)
+                if not latency.topped(q, now):  # else it is a bound: timeouts would grow by what they cut off
+                    self._known[q] = latency.quantile(q, now) or self._known.get(q, 0.0)
 
     def vetoed(self, now: float) -> bool:
         """Whether copies would do harm or no good: all calls are slow, or slow by our own load, or copies do not win."""

@@ -77,13 +77,22 @@ class Race:
 
     def _start(self, kind: str, work: Coroutine[Any, Any, Any]) -> None:
         context = contextvars.copy_context()
-        task = self._loop.create_task(work, name=f"{self._call.operation.name}-{kind}", context=context)
+        task = self._loop.create_task(self._reported(work), name=f"{self._call.operation.name}-{kind}", context=context)
         task.add_done_callback(self._tell)
         self._running[task] = kind
         self._contexts[task] = context
 
+    async def _reported(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """An attempt that tells its end itself, one turn of the loop before its task would."""
+        try:
+            return await work
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tell(task)
+
     def _tell(self, task: asyncio.Task[Any]) -> None:
-        if task in self._running:
+        if task in self._running and task not in self._ended:
             self._ended.append(task)
             if self._wake is not None and not self._wake.done():
                 self._wake.set_result(None)

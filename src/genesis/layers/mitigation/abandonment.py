@@ -1,8 +1,9 @@
 """Is it still worth trying? A call that is not essential is abandoned when it would most likely fail.
 
 In: outcomes, the settings, and the time. Out: go on, or when to come back. Each failure multiplies the probability of success
-by 0.8, each success divides by it (specification section 2), so six failures more than successes bring it under 0.3. The rule
-alone would never recover, since who is abandoned does not succeed: one call a second passes, and the value has a lowest step.
+by 0.8 (specification section 2), and a success restores it, so six failures in a row bring it under 0.3: where half of the
+calls fail, it is the circuit's to decide. Who is abandoned does not succeed, so the rule alone would never recover: one call a
+second passes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from genesis.layers.mitigation.settings import PolicySettings
 
 FACTOR = 0.8
-LOWEST = 10
-"""Failures that count at the most: 0.8**10 is 0.11, from where five successes are enough for 0.3 again. Without it an hour of
-failures would take an hour of successes."""
 PROBE_EVERY_S = 1.0
 """While calls are abandoned, one passes in this time: about what a dependency that is down can bear, and soon enough."""
 
@@ -28,17 +26,16 @@ class SuccessProbability:
 
     @property
     def value(self) -> float:
-        """The probability, 0.8**10 to 1."""
+        """The probability, over 0 to 1."""
         return FACTOR**self._failures
 
     def failed(self) -> None:
         """A call failed."""
-        self._failures = min(LOWEST, self._failures + 1)
+        self._failures += 1
 
     def succeeded(self) -> None:
         """A call succeeded."""
-        if self._failures:
-            self._failures -= 1
+        self._failures = 0
 
     def abandons(self, settings: PolicySettings) -> bool:
         """Whether calls are abandoned now, but for the one in a second that passes."""

@@ -4,10 +4,10 @@ In: each logical call, each wish for an extra attempt, and the time. Out: yes or
 (envoy#30205: paid later, a wave of them passes before the first one counts), and given back if it never started.
 
 At every grant, the extras of the ten seconds before it, wherever those begin, are at most `budget_share` of the calls of the
-same ten seconds plus `budget_floor`; hedges also at most `hedge_share` of them plus one, and half of what all extras may have.
-Time is kept in whole seconds, so both sides are rounded to the safe side: extras of the present second and ten more, calls of
-the present and nine more. (A
-window that ends after its last extra may hold fewer of the calls that these extras were for: an extra comes after its call.)
+same ten seconds plus `budget_floor`. A hedge is only granted while they, retries included, are at most `hedge_share` plus one,
+and half of what all extras may have. Time is kept in whole seconds, so both sides are rounded to the safe side: extras of the
+present second and ten more, calls of the present and nine more. (A window that ends after its last extra may hold fewer of the
+calls that these extras were for: an extra comes after its call.)
 
 Source: retry budgets of Finagle and Linkerd, with a floor instead of tokens for each second; hedges pay twice as in Finagle's
 BackupRequestFilter.
@@ -25,8 +25,9 @@ Kind = Literal["retry", "hedge"]
 SPAN = 10
 """Seconds over which the shares hold: the life of a token in Finagle."""
 HEDGES_OF_ALL = 0.5
-"""Share of the common budget that hedges may take: a copy makes an answer faster, a retry makes it one. Without it,
-hedges of an extremely slow dependency left nothing for retries: of its calls 6 in 1,000 failed that a second try saves."""
+"""Share of the common budget up to which hedges are granted, retries counted: a copy makes an answer faster, a retry makes
+it one. Without it, hedges of an extremely slow dependency left nothing for retries: of its calls 6 in 1,000 failed that a
+second try saves."""
 
 
 class Budget:
@@ -84,7 +85,7 @@ class Budget:
         if kind == "hedge":
             share = settings.ultra_share if ultra else settings.hedge_share
             kept = HEDGES_OF_ALL * (settings.budget_share * calls + settings.budget_floor)
-            granted = granted and share > 0 and hedges + 1 <= min(share * calls + 1, max(1.0, kept))
+            granted = granted and share > 0 and extras + 1 <= min(share * calls + 1, max(1.0, kept))
         if not granted:
             self._refused[kind] += 1
         elif kind == "hedge":
