@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from genesis.layers.mitigation.budget import Budget, Kind
+from genesis.layers.mitigation.budget import PART_S, Budget, Kind
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.layers.mitigation.timeouts import timeout_as_written_s, timeout_s
 
@@ -65,8 +65,8 @@ class BudgetAgainstLists(RuleBasedStateMachine):
                 assert kind == "retry" or extras + 1 <= max(1, (settings.budget_share * calls + settings.budget_floor) / 2)
                 continue
             # Never refused when even eleven seconds of extras and nine of calls leave room.
-            calls = sum(self.now - SPAN_S + 1 <= at for at in self.calls)
-            extras = self.seen(None, self.now - SPAN_S - 1)
+            calls = sum(self.now - SPAN_S + PART_S <= at for at in self.calls)
+            extras = self.seen(None, self.now - SPAN_S - PART_S)
             all_of_them = settings.budget_share * calls + settings.budget_floor
             assert extras + 1 > all_of_them or (
                 kind == "hedge" and (not share or extras > share * calls or extras + 1 > max(1, all_of_them / 2))
@@ -79,7 +79,7 @@ class BudgetAgainstLists(RuleBasedStateMachine):
             one = data.draw(st.sampled_from(young))
             self.extras.remove(one)
             self.budget.give_back(one[1], self.now)
-            oldest = self.now // 1 - SPAN_S
+            oldest = self.now // PART_S * PART_S - SPAN_S
             self.booked.remove(next((at, kind) for at, kind in self.booked if kind == one[1] and at >= oldest))
 
     @rule(settings=SETTINGS)

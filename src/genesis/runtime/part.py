@@ -1,7 +1,7 @@
 """One dependency as its policy sees it, or one shard of it: the circuit and what was learned of its calls, put together.
 
 In: each attempt and each call as it ends. Out: whether a call may go out the short way, and the figures that attempts are
-planned by. They are taken anew once a second.
+planned by. They are taken anew four times a second.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from genesis.core.signals import Outcome
 from genesis.layers.detection.latency import Latency, LoadCorrelation
 from genesis.layers.mitigation.abandonment import SuccessProbability
 from genesis.layers.mitigation.attempts import HedgeWins
-from genesis.layers.mitigation.budget import Budget, Kind
+from genesis.layers.mitigation.budget import PART_S, Budget, Kind
 from genesis.layers.mitigation.circuit import Circuit
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.layers.mitigation.states import CircuitState, Permit, Refusal, Transition, Trigger
 
-REFRESH_S = 1.0
-"""How long learned figures are used: quantiles of half a minute of calls move little in a second."""
+REFRESH_S = PART_S
+"""How long learned figures are used. Calls that are counted together are of one part of the budget, so that it stays exact."""
 HEDGE_MIN_S = 0.001
 """Shortest wait before a copy (Finagle): below it, the copy costs more than it can save."""
 SLOW_MIN_S = 0.01
@@ -85,11 +85,11 @@ class Part:
         """The p95 that calls are slow against: it does not follow while many are."""
         self._refreshed = self._refresh_at = 0.0
         self.quick, self.quick_total_s = 0, 0.0
-        """Good calls that ended at once in this second, and the seconds that they took together: not told to anybody yet."""
+        """Good calls that ended at once in this part of a second, and the seconds that they took: not told to anybody yet."""
         self.quick_s = QUICK_S
         """Latency under which a call may be counted there."""
         self.quick_until = 0.0
-        """Until when calls may be: the end of the second; 0 while each call is looked at."""
+        """Until when calls may be: the end of it; 0 while each call is looked at."""
         self._watched = False
         """Whether somebody wants to hear of each call."""
         self.settle()
@@ -206,7 +206,7 @@ class Part:
         """Tell of the calls that ended at once. Whoever asks or tells the machines something else does it before."""
         calls = self.quick
         if calls:
-            took_s, at = self.quick_total_s / calls, self._refreshed  # of the same second, so budget and windows are exact
+            took_s, at = self.quick_total_s / calls, self._refreshed  # of the same part, so budget and windows are exact
             self.quick, self.quick_total_s = 0, 0.0
             self._count(Outcome.GOOD, calls)
             self._budget.deposit(at, calls)
@@ -238,7 +238,7 @@ class Part:
         """Take the figures anew; what is expected is not learned while the circuit is not calm."""
         settings, known = self._settings, self._known
         self.fold()
-        self._refreshed, self._refresh_at = now, floor(now) + REFRESH_S
+        self._refreshed, self._refresh_at = now, (floor(now / REFRESH_S) + 1) * REFRESH_S
         failed, slow = self.circuit.window.rates(now)
         if self.circuit.calm:
             self._learn(self.healthy, now)

@@ -5,9 +5,9 @@ In: each logical call, each wish for an extra attempt, and the time. Out: yes or
 
 At every grant, the extras of the ten seconds before it, wherever those begin, are at most `budget_share` of the calls of the
 same ten seconds plus `budget_floor`. A hedge is only granted while they, retries included, are at most `hedge_share` plus one,
-and half of what all extras may have. Time is kept in whole seconds, so both sides are rounded to the safe side: extras of the
-present second and ten more, calls of the present and nine more. (A window that ends after its last extra may hold fewer of the
-calls that these extras were for: an extra comes after its call.)
+and half of what all extras may have. Time is kept in quarters of a second, so both sides are rounded to the safe side: extras
+of ten seconds and the present quarter, calls of the present quarter and 9.75 seconds more. (A window that ends after its last
+extra may hold fewer of the calls that these extras were for: an extra comes after its call.)
 
 Source: retry budgets of Finagle and Linkerd, with a floor instead of tokens for each second; hedges pay twice as in Finagle's
 BackupRequestFilter.
@@ -22,8 +22,11 @@ from genesis.core.stats import turned
 from genesis.layers.mitigation.settings import PolicySettings
 
 Kind = Literal["retry", "hedge"]
-SPAN = 10
-"""Seconds over which the shares hold: the life of a token in Finagle."""
+PART_S = 0.25
+"""Seconds that are counted together. Both sides of the bound are rounded by one part, so longer ones would leave unused what
+they round: seconds left 18 % of it, and calls that come in bunches ran out of retries."""
+SPAN = 40
+"""Parts over which the shares hold, ten seconds: the life of a token in Finagle."""
 HEDGES_OF_ALL = 0.5
 """Share of the common budget up to which hedges are granted, retries counted: a copy makes an answer faster, a retry makes
 it one. Without it, hedges of an extremely slow dependency left nothing for retries: of its calls 6 in 1,000 failed that a
@@ -50,11 +53,11 @@ class Budget:
         self._settings = settings
         self._due = 0.0
         self._calls = self._retries = self._hedges = 0
-        """Of the present second."""
+        """Of the present part."""
         self._past_calls: deque[int] = deque(maxlen=SPAN - 1)
         self._past_retries: deque[int] = deque(maxlen=SPAN)
         self._past_hedges: deque[int] = deque(maxlen=SPAN)
-        """Of the seconds before, the oldest first."""
+        """Of the parts before, the oldest first."""
         self._refused = {"retry": 0, "hedge": 0}
 
     def tune(self, settings: PolicySettings) -> None:
@@ -109,7 +112,7 @@ class Budget:
             self._retries = max(0, self._retries - 1)
 
     def view(self) -> dict[str, int]:
-        """Figures of the last ten to eleven seconds when it was last told something; refusals since it began."""
+        """Figures of the last ten seconds or so when it was last told something; refusals since it began."""
         return {
             "calls": self._calls + sum(self._past_calls),
             "retries": self._retries + sum(self._past_retries),
@@ -119,7 +122,7 @@ class Budget:
         }
 
     def _turn(self, now: float) -> None:
-        ended, self._due = turned(now, self._due, 1.0)
+        ended, self._due = turned(now, self._due, PART_S)
         for _ in range(min(ended, SPAN + 1)):
             self._past_calls.append(self._calls)
             self._past_retries.append(self._retries)
