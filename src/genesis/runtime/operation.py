@@ -29,7 +29,7 @@ from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
 from genesis.runtime.plain import PlainCall
 from genesis.runtime.race import REFUSALS
-from genesis.runtime.scope import SCOPE, resolved
+from genesis.runtime.scope import FREE, SCOPE, resolved
 
 if TYPE_CHECKING:
     from genesis.runtime.part import Part
@@ -241,12 +241,11 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
         if not (part.easy and operation.easy) or (part.hedge_after_s and operation.hedges):
             given = args, kwargs
             return await Call(operation, operation.part(given), function, given, now).run()
-        until = scope[0]
-        if until < NEVER:
+        until = NEVER
+        if scope is not FREE:
             until = resolved(scope)[0]
             if until <= now:
                 return await Call(operation, part, function, (args, kwargs), now).run()
-        generation = part.circuit.generation
         rest = function(*args, **kwargs)
         if operation.scoped:
             SCOPE.set((min(now + operation.deadline_s, until), scope[1] or operation.repeats))
@@ -261,23 +260,23 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
                 part.quick += 1
                 part.quick_total_s += took_s
             else:
-                _good(operation, part, generation, took_s, ended)
+                _good(operation, part, took_s, ended)
             return stop.value
         except BaseException as error:
             call = Call(operation, part, function, (args, kwargs), now, scope)
-            return await _begun(call, generation, call.raised(error, now))
+            return await _begun(call, call.raised(error, now))
         call = Call(operation, part, function, (args, kwargs), now, scope)
         if call.loop is not policy.loop:
             policy.enter(call.loop)
             now = call.began = policy.clock()
-        return await _begun(call, generation, call.waits(rest, waiting_for, 1, now, False))
+        return await _begun(call, call.waits(rest, waiting_for, 1, now, False))
 
     return protected
 
 
-def _good(operation: Operation, part: Part, generation: int, took_s: float, now: float) -> None:
+def _good(operation: Operation, part: Part, took_s: float, now: float) -> None:
     """A call that ended at once is looked at by itself."""
-    if generation == part.circuit.generation:
+    if part.circuit.calm:  # it may have moved the circuit itself
         part.good(took_s, now)
     policy = operation.policy
     policy.count(Outcome.GOOD)
@@ -285,10 +284,10 @@ def _good(operation: Operation, part: Part, generation: int, took_s: float, now:
         policy.emit(AttemptEnded(policy.name, now, operation.name, 1, took_s, Outcome.GOOD))
 
 
-async def _begun(call: Call, generation: int, first: Coroutine[Any, Any, Any]) -> Any:
+async def _begun(call: Call, first: Coroutine[Any, Any, Any]) -> Any:
     """Go on with a call whose first attempt has taken its first step."""
     call.part.deposit(call.began)
-    call.number, call.permit = 1, Permit(generation, False, NEVER)
+    call.number, call.permit = 1, Permit(call.part.circuit.generation, False, NEVER)
     return await call.run(first)
 
 
