@@ -19,7 +19,7 @@ from tests.door.target import Target
 from tests.unit.cli.support import Shop
 
 SEED = int(os.environ.get("DOOR_SEED", "1"))
-EXAMPLES = 100
+EXAMPLES = 300
 """Of an operation, right ones and wrong ones each."""
 CHECKS: list[Any] = [
     checks.not_a_server_error,

@@ -17,7 +17,7 @@ from tests.simulation.schedules import EVENTS, attempt, schedule
 STEPS_MAX = 5
 LIMIT_S = 100
 NEED_FAULTS = {
-    "a fenced commit counts as stored": 1,
+    "a fenced commit counts as stored": 11,
     "a new owner has the epoch of the last": 3,
     "each attempt calls under its own key": 1,
 }
