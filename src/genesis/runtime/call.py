@@ -247,7 +247,7 @@ class Call:
         except StopIteration as stop:
             self.ended(number, began, Outcome.GOOD, hedge)
             return stop.value
-        except Exception as error:
+        except BaseException as error:
             self.ended(number, began, self.operation.judge(error), hedge)
             raise
         return await self.waits(rest, waiting_for, number, began, hedge)
