@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from contextlib import aclosing, nullcontext
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,9 @@ class Stream:
             call.let_go()  # it was cancelled: nobody told an outcome
             raise
         if call.fell_back or not isinstance(opened, _Opened):  # another stream stands in
-            async for item in opened:
-                yield item
+            async with aclosing(opened) if hasattr(opened, "aclose") else nullcontext():
+                async for item in opened:
+                    yield item
             return
         outcome, failure = Outcome.CANCELLED, None
         call.part.under_way += 1

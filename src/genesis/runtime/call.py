@@ -26,7 +26,7 @@ from genesis.layers.mitigation.settings import NEVER
 from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import instead
-from genesis.runtime.limit import awaits, resumed, within
+from genesis.runtime.limit import calling, resumed, within
 from genesis.runtime.race import Race
 from genesis.runtime.scope import SCOPE, Scope, resolved
 
@@ -237,12 +237,8 @@ class Call:
     async def _made(self, number: int, hedge: bool) -> Any:
         """Make the call and step it for the first time."""
         began = self.loop.time()
+        rest = calling(self.make, *self.given)
         try:
-            made = self.make(*self.given[0], **self.given[1])
-            if not hasattr(made, "__await__"):
-                self.ended(number, began, Outcome.GOOD, hedge)
-                return made
-            rest = made if isinstance(made, Coroutine) else awaits(made)
             waiting_for = rest.send(None)
         except StopIteration as stop:
             self.ended(number, began, Outcome.GOOD, hedge)

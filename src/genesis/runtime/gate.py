@@ -66,19 +66,24 @@ class Gate:
 
     def enter_now(self, name: str) -> None:
         """Take a turn without waiting: for plain functions. Raises LimitedError."""
-        wait_s = self._rate.ask(self._now())
-        if wait_s > 0:
-            raise self._refuse(name, wait_s, "rate")
         if not self._places.enter():
             raise self._refuse(name, SOON_S, "concurrency")
+        self._count(name)
 
     async def enter(self, name: str, until: float) -> None:
         """Take a turn, waiting in line as the settings allow, `until` at most. Raises LimitedError."""
+        if not self._places.enter():
+            await self._wait(name, until)
+        self._count(name)
+
+    def _count(self, name: str) -> None:
+        """Whoever has a place is counted against the rate: one that is refused there has cost nothing of it."""
         wait_s = self._rate.ask(self._now())
         if wait_s > 0:
+            self.leave()
             raise self._refuse(name, wait_s, "rate")
-        if self._places.enter():
-            return
+
+    async def _wait(self, name: str, until: float) -> None:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         if not self._places.wait(turn):

@@ -5,13 +5,12 @@ In: a call and its error. Out: a result, which is never counted as a success of 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from genesis.core.errors import DeadlineExceededError, UnavailableError
 from genesis.core.signals import Outcome, Step
-from genesis.runtime.limit import awaits, resumed, within
+from genesis.runtime.limit import calling, resumed, within
 
 if TYPE_CHECKING:
     from genesis.runtime.call import Call
@@ -42,10 +41,7 @@ async def fallback(call: Call) -> Any:
     """Run the fallback. After the deadline, only one that does not wait."""
     operation = call.operation
     assert operation.fallback is not None
-    made = operation.fallback(*call.given[0], **call.given[1])
-    if not hasattr(made, "__await__"):
-        return made
-    rest = made if isinstance(made, Coroutine) else awaits(made)
+    rest = calling(operation.fallback, *call.given)
     try:
         waiting_for = rest.send(None)
     except StopIteration as stop:

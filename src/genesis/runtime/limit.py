@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from genesis.core.errors import CallTimeoutError
@@ -29,9 +29,10 @@ def resumed(rest: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, 
             return (yield from rest.__await__())
 
 
-async def awaits(made: Awaitable[Any]) -> Any:
-    """A coroutine that awaits what is none."""
-    return await made
+async def calling(make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A coroutine that calls a function and awaits what it gives, if that can be awaited."""
+    made = make(*args, **kwargs)
+    return await made if hasattr(made, "__await__") else made
 
 
 class Limit:

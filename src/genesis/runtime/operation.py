@@ -27,6 +27,7 @@ from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
+from genesis.runtime.log import log
 from genesis.runtime.plain import PlainCall
 from genesis.runtime.race import REFUSALS
 from genesis.runtime.scope import FREE, SCOPE, resolved
@@ -44,16 +45,27 @@ Which = type[BaseException] | Callable[[BaseException], bool]
 class Matcher:
     """Does an error belong to these?"""
 
-    __slots__ = ("_functions", "_types")
+    __slots__ = ("_functions", "_otherwise", "_types")
 
-    def __init__(self, what: Which | tuple[Which, ...]) -> None:
+    def __init__(self, what: Which | tuple[Which, ...], *, otherwise: bool = False) -> None:
+        """`otherwise`: what holds when a function of the user's fails: the caller is to have the error of the dependency."""
+        self._otherwise = otherwise
         given = what if isinstance(what, tuple) else (what,)
         self._types = tuple(one for one in given if isinstance(one, type))
         self._functions = tuple(one for one in given if not isinstance(one, type))
 
     def __call__(self, error: BaseException) -> bool:
         """Whether it does."""
-        return isinstance(error, self._types) or any(says(error) for says in self._functions)
+        return isinstance(error, self._types) or any(_says(function, error, self._otherwise) for function in self._functions)
+
+
+def _says(function: Callable[[Any], bool], about: Any, otherwise: bool) -> bool:
+    """What a function of the user's says; if it fails, that is logged and `otherwise` holds."""
+    try:
+        return bool(function(about))
+    except Exception:
+        log.exception("%r cannot judge %r", function, about)
+        return otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +139,15 @@ class Operation:
             return Outcome.TIMEOUT
         if isinstance(error, REFUSALS):
             return Outcome.IGNORED
-        failed = policy.failures(error) and not isinstance(error, Reject)  # which is a handler's verdict on its event
+        ours = isinstance(error, (Reject, DefinitionError))  # a handler's verdict on its event, or a mistake in the application
+        failed = policy.failures(error) and not ours
         if failed or isinstance(error, NotProcessedError) or self._not_processed(error):
             return Outcome.FAILED
         return Outcome.UNHANDLED
 
     def is_bad(self, result: Any) -> bool:
         """Whether a result counts as a failure."""
-        return self._bad_result is not None and bool(self._bad_result(result))
+        return self._bad_result is not None and _says(self._bad_result, result, False)
 
     def may_repeat(self, error: Exception | None) -> bool:
         """Whether another attempt may follow this failure (None: a bad result)."""
@@ -155,7 +168,8 @@ class Operation:
         """The dependency, or the shard of it that a call is for."""
         if self.shard is None:
             return self.policy.whole
-        return self.policy.part(str(self.shard(*given[0], **given[1])))
+        shard = self.shard(*given[0], **given[1])
+        return self.policy.whole if shard is None else self.policy.part(str(shard))
 
     def entry(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Hashable:
         """Under which a result is kept: its arguments, or what they look like."""
@@ -172,12 +186,15 @@ class Operation:
         """Protect a function: ``async def``, ``def`` or an async generator, of a module or of a class."""
         if not callable(function) or isinstance(function, type):
             raise DefinitionError(f"{self.name} cannot protect {function!r}", fix="@policy above a function")
+        if isinstance(function, (staticmethod, classmethod)):
+            kind = type(function).__name__
+            raise DefinitionError(f"{self.name} cannot protect what {kind} has wrapped", fix=f"@{kind} above @policy")
         if inspect.isgeneratorfunction(function):
             raise DefinitionError(f"{self.name} cannot protect the generator {function.__qualname__}", fix="async def")
         operation = self
         if not self.options.name:  # each function is an operation of its own
             operation = Operation(self.policy, replace(self.options, name=getattr(function, "__name__", "call")))
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             return cast("Callable[P, R]", wraps(function)(_short_way(operation, function)))
         if inspect.isasyncgenfunction(function):
             return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))

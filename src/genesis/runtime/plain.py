@@ -7,10 +7,11 @@ slow success. It is not hedged, and between two tries its thread sleeps: on the 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, UnavailableError
+from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, DefinitionError, UnavailableError
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S
@@ -103,12 +104,21 @@ class PlainCall:
     def _attempt(self) -> Any:
         gate = self._policy.gate
         if not gate.limited:
-            return self._function(*self._given[0], **self._given[1])
+            return self._call()
         gate.enter_now(self._operation.name)
         try:
-            return self._function(*self._given[0], **self._given[1])
+            return self._call()
         finally:
             gate.leave()
+
+    def _call(self) -> Any:
+        result = self._function(*self._given[0], **self._given[1])
+        if inspect.iscoroutine(result):  # it would be taken for a good result before it has begun
+            result.close()
+            raise DefinitionError(
+                f"{self._operation.name} gives a coroutine and is no `async def`", fix="await policy.call(function)"
+            )
+        return result
 
     def _wait_s(self, error: Exception | None, outcome: Outcome, permit: Permit, now: float) -> float | None:
         """After a failed attempt: seconds until the next one. None: there is none."""

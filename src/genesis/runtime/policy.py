@@ -66,7 +66,7 @@ class Policy:
             DefinitionError: there is a policy of this name with other settings.
         """
         self.name, self.settings = name, (settings or PolicySettings()).changed(**changes)
-        self.failures, self.ignored = Matcher(failure_on), Matcher(ignore)
+        self.failures, self.ignored = Matcher(failure_on, otherwise=True), Matcher(ignore)
         self.raise_original, self._initial = raise_original, initial
         self.operations: WeakSet[Operation] = WeakSet()
         self.clock: Callable[[], float] = monotonic
@@ -102,6 +102,8 @@ class Policy:
         self.whole = self._new_part("")
         self.whole.watch(self.listened)
         self._shards: OrderedDict[str, Part] = OrderedDict()
+        self._hand: Callable[[Circuit, float], None] | None = None
+        """What was done by hand and lasts: shards that come later begin with it."""
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Another loop calls. In one with virtual time a new world begins: what was learned elsewhere is of another time."""
@@ -126,6 +128,8 @@ class Policy:
         found = self._shards.get(shard)
         if found is None:
             found = self._shards[shard] = self._new_part(shard)
+            if self._hand is not None:
+                found.by_hand(self._hand, self.now())
             if len(self._shards) > SHARDS_MAX:
                 self._shards.popitem(last=False)
         else:
@@ -235,18 +239,23 @@ class Policy:
 
     def force_open(self, for_s: float = NEVER, why: str = "opened by hand") -> None:
         """Refuse all calls for `for_s` seconds, > 0."""
+        until = self.now() + for_s
+        self._hand = lambda circuit, now: circuit.force_open(now, until - now, why) if now < until else None
         self._by_hand(lambda circuit, now: circuit.force_open(now, for_s, why))
 
     def disable(self) -> None:
         """Let all calls go out, and record nothing, until `reset`."""
-        self._by_hand(lambda circuit, now: circuit.disable())
+        self._hand = lambda circuit, now: circuit.disable()
+        self._by_hand(self._hand)
 
     def only_measure(self) -> None:
         """Record and tell everything, and refuse nothing, until `reset`."""
-        self._by_hand(lambda circuit, now: circuit.only_measure())
+        self._hand = lambda circuit, now: circuit.only_measure()
+        self._by_hand(self._hand)
 
     def reset(self) -> None:
         """Close the circuit and forget what it counted."""
+        self._hand = None
         self._by_hand(lambda circuit, now: circuit.reset(now))
 
     def degrade(self, why: str) -> None:

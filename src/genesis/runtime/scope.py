@@ -76,7 +76,12 @@ def deadline(for_s: float) -> Iterator[None]:
     """Give what runs inside `for_s` seconds at most. A nearer deadline from outside is kept.
 
     It cancels nothing: protected calls and asks inside end in time, and say so to whom they call.
+
+    Raises:
+        ValueError: it is no number of seconds.
     """
+    if for_s != for_s:
+        raise ValueError("a deadline of NaN seconds: never is math.inf")
     before, found = SCOPE.get(), scope()
     SCOPE.set((min(found[0], monotonic() + for_s), found[1]))
     try:
