@@ -14,7 +14,9 @@ from genesis.runtime.status import Status
 
 NAME = desk_policy.name
 SHUT = (CircuitState.OPEN, CircuitState.HALF_OPEN)
-REFUSED = re.compile(rf'^genesis_policy_steps_total{{policy="{NAME}",step="(?:rejected|limited|abandoned)"}} (\S+)$', re.MULTILINE)
+REFUSED = re.compile(
+    rf'^genesis_policy_steps_total{{policy="{NAME}",step="(?:rejected|limited|abandoned)"}} (\S+)$', re.MULTILINE
+)
 """Calls that a policy ended before anything was sent."""
 ANSWER_S = 2.0
 """How long the worker may take to give its metrics: it has nothing else to do by then."""

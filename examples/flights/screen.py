@@ -33,8 +33,7 @@ http://...           takes events and questions of yours: see the README
 
 k  kill -9 the worker, for real. What it had accepted is in the store, and
    the next worker, started at once, goes on from there
-o  cut the desk for a while. Its circuit opens, alerts wait in the store, and
-   probes find out when it is back
+o  cut the desk for a while. Its circuit opens, and alerts wait in the store
 q  stop in order. What waits stays in the store"""
 KEYS = "[bold]k[/] kill -9 the worker   [bold]o[/] cut the desk   [bold]q[/] quit   [bold]?[/] help"
 
@@ -86,9 +85,10 @@ def desk_line(look: Look, desk: DeskProcess) -> str:
 
 
 def circuit_line(circuit: Circuit) -> str:
-    """The state of the desk's circuit and why it is in it, and what it did so far."""
-    now = f"{circuit.state}: {circuit.why}" if circuit.why else circuit.state
-    return f"{now}; {opened(circuit)}" if circuit.openings else now
+    """The state of the desk's circuit, what it did so far, and why it is in it, which may be long."""
+    so_far = f" ({opened(circuit)})" if circuit.openings else ""
+    why = f": {circuit.why}" if circuit.why else ""
+    return f"{circuit.state}{so_far}{why}"
 
 
 def opened(circuit: Circuit) -> str:

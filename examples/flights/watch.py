@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
-from examples.flights.circuit import Circuit
+from examples.flights.circuit import NAME, SHUT, Circuit
 from examples.flights.feed import HOUR_S, feed
 from genesis import Priority
 from genesis.core.event import Kind, lane_of
@@ -95,11 +95,13 @@ class Look:
 
     @property
     def trouble(self) -> str:
-        """What the worker says of a source or sink that fails."""
+        """What the worker says of a source or sink that fails; not of what waits for a circuit, whose state says it."""
         if self.status is None:
             return ""
         sources = [f"source {name}: {told['error']}" for name, told in self.status.sources.items() if told["error"]]
-        sinks = [f"sink {name}: {told.error}" for name, told in self.status.sinks.items() if told.error]
+        failed = {name: told.error for name, told in self.status.sinks.items() if told.error}
+        state, _ = self.status.circuits.get(NAME, ("", ""))
+        sinks = [f"sink {name}: {error}" for name, error in failed.items() if name != SINK or state not in SHUT]
         return "; ".join(sources + sinks)
 
     @property
