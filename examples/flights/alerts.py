@@ -3,8 +3,9 @@
     [app.alerts]          # genesis.toml; or GENESIS_APP_ALERTS_LATE_MIN=90
     late_min = 90
 
-The desk is asked in order and no faster than it can; while it is down, alerts wait in the store. It knows an alert by the
-id of its event, which stays the same however often it is given.
+The desk is asked in order and no faster than it can. While it is down its circuit is open: alerts wait in the store, and one
+call now and then tries whether it is back. It knows an alert by the id of its event, which stays the same however often it is
+given.
 """
 
 import asyncio
@@ -18,13 +19,25 @@ import msgspec
 from msgspec import Meta
 
 from examples.flights.messages import Alert, FlightCancelled, FlightDeparted
-from genesis import Context, Item, Module, State, UnavailableError, on
+from genesis import Context, Item, Module, Policy, State, UnavailableError, on
 
 ANSWER_S = 5.0
-"""How long the desk may take to answer."""
-RETRY_S = 1.0
-"""After which it is asked again when it does not say itself."""
+"""How long the desk may take to connect, to take the alerts, and to answer: for each."""
+RETRY_S = 0.2
+"""After which it is asked again when it does not say itself: five failures, which open the circuit, take a second or so."""
 
+
+class TooFastError(UnavailableError):
+    """The desk works, and says when it has time for more."""
+
+
+desk_policy = Policy(
+    "desk",
+    ignore=TooFastError,  # a limit is no failure: a desk that is asked too fast must not be cut off for it
+    timeout_s=3 * ANSWER_S,  # above what the connection bounds itself: the thread of a call that is cut off goes on
+    recovery_timeout_s=1.0,  # a demo is a minute long: who looks on sees probes, and does not wait for the end of an outage
+    recovery_max_s=2.0,  # in production 5 s that double up to 300 s, the defaults, spare a desk that is down for an hour
+)
 alerts = Module("alerts")
 
 
@@ -49,7 +62,8 @@ class Desk:
         """Give it alerts, all or none.
 
         Raises:
-            UnavailableError: it is down, cut, or asked too fast.
+            TooFastError: it has no time for them yet.
+            UnavailableError: it is down, or cut.
         """
         if self._address:
             told = [
@@ -65,8 +79,11 @@ class Desk:
                 answer = connection.getresponse()
         except (OSError, HTTPException) as error:
             raise UnavailableError("the desk", RETRY_S) from error
-        if answer.status in (429, 503):
-            raise UnavailableError("the desk", float(answer.headers.get("Retry-After", RETRY_S)))
+        after_s = float(answer.headers.get("Retry-After", RETRY_S))
+        if answer.status == 429:
+            raise TooFastError("the desk", after_s)
+        if answer.status == 503:
+            raise UnavailableError("the desk", after_s)
         if answer.status != 200:
             raise NotADeskError(f"http://{self._address}/alerts answered {answer.status}: see [app.alerts] desk")
 
@@ -100,6 +117,6 @@ class Alarm:
             ctx.emit(Alert(flight=flight.flight, kind="late", at=flight.at))
 
 
-@alerts.sink(Alert, batch=50, per_second=100.0)
+@alerts.sink(Alert, batch=50, per_second=100.0, policy=desk_policy)
 async def to_desk(items: Sequence[Item[Alert]], desk: Desk) -> None:
     await desk.tell(items)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from examples.flights.alerts import AlertSettings
 from examples.flights.app import app
+from examples.flights.circuit import refused_by
 from examples.flights.desk_process import DeskError, DeskProcess
 from examples.flights.post import Poster, PostError
 from examples.flights.report import Report, for_programs, in_words
@@ -162,6 +163,7 @@ class Run:
         worked = self._worked_at or end
         if self._poster is not None:
             self._poster.stop()
+        refused = refused_by(self._worker.url)
         code = self._worker.stop(hurry=lambda: self._told.times > 1)
         desk = self._desk.stop()
         last, outside = self._watch.look(), self._watch.outside
@@ -178,6 +180,8 @@ class Run:
             desk_s=end - worked,
             desk=desk,
             outages=self._desk.cuts,
+            circuit=self.trend.circuit,
+            refused=refused,
             exit_code=code,
             imbalance="; ".join(filter(None, (last.imbalance, left))),
             falls=self._worker.falls,

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from examples.flights.circuit import Circuit
 from examples.flights.desk_process import Arrivals
-from examples.flights.screen import fall_line, lasting, pace
+from examples.flights.screen import fall_line, lasting, opened, pace, times
 from examples.flights.verdict import Verdict
 from examples.flights.watch import PRIORITIES, Look
 from examples.flights.worker import Fall
@@ -40,6 +41,10 @@ class Report:
     desk: Arrivals
     outages: int
     """How often the desk was cut."""
+    circuit: Circuit
+    """Of the desk."""
+    refused: int | None
+    """Calls that its policy refused since the last start of the worker; None: not known, it was down at the end."""
     exit_code: int
     """Of the worker."""
     imbalance: str
@@ -144,13 +149,18 @@ def _desk(report: Report) -> list[str]:
     if desk.too_fast:
         lines.append(f"          asked too fast {desk.too_fast:,} times")
     if report.outages:
-        lines.append(f"          cut {_times(report.outages)}, {desk.while_cut:,} requests meanwhile")
+        lines.append(f"          cut {times(report.outages)}, {desk.while_cut:,} requests meanwhile")
+    if report.circuit.openings:
+        lines.append(f"          circuit {opened(report.circuit)}; {_refused(report)}")
     lines += [f"          the end came before the outage at {lasting(at)}" for at in report.outages_left]
     return lines
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
+def _refused(report: Report) -> str:
+    if report.refused is None:
+        return "what it refused is not known, since the worker was down at the end"
+    since = " since the last start of the worker" if report.falls else ""
+    return f"{report.refused:,} call{'s' * (report.refused != 1)} refused instead of sent{since}"
 
 
 def _compared(verdict: Verdict | None) -> list[str]:
@@ -219,6 +229,12 @@ def for_programs(report: Report) -> dict[str, Any]:
             "while_cut": report.desk.while_cut,
             "outages": report.outages,
             "outages_left": report.outages_left,
+            "circuit": {
+                "state": report.circuit.state,
+                "openings": report.circuit.openings,
+                "open_s": round(report.circuit.open_s, 3),
+                "refused": report.refused,
+            },
             "behind_s": round(report.desk_s, 3),
             "waiting": report.last.outbox,
         },

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from math import isinf
 from typing import Any, TextIO
 
+from examples.flights.circuit import Circuit
 from examples.flights.desk_process import DeskProcess
 from examples.flights.watch import PRIORITIES, Look, Trend, Watch
 from examples.flights.worker import Fall, Worker
@@ -27,11 +28,12 @@ ledger               counters that are stored with what they count
 backlog              the most that waited in each of the last 60 seconds
 
 desk                 a service outside, which is told of the alerts
+circuit              of the desk: OPEN lets no call out, HALF_OPEN a probe
 http://...           takes events and questions of yours: see the README
 
 k  kill -9 the worker, for real. What it had accepted is in the store, and
    the next worker, started at once, goes on from there
-o  cut the desk for a while. Alerts wait in the store until it is back
+o  cut the desk for a while. Its circuit opens, and alerts wait in the store
 q  stop in order. What waits stays in the store"""
 KEYS = "[bold]k[/] kill -9 the worker   [bold]o[/] cut the desk   [bold]q[/] quit   [bold]?[/] help"
 
@@ -82,13 +84,30 @@ def desk_line(look: Look, desk: DeskProcess) -> str:
     return f"told of {len(desk.arrivals.first):,} alerts, {look.outbox:,} wait{cut}"
 
 
+def circuit_line(circuit: Circuit) -> str:
+    """The state of the desk's circuit, what it did so far, and why it is in it, which may be long."""
+    so_far = f" ({opened(circuit)})" if circuit.openings else ""
+    why = f": {circuit.why}" if circuit.why else ""
+    return f"{circuit.state}{so_far}{why}"
+
+
+def opened(circuit: Circuit) -> str:
+    """How often it opened, and for how long."""
+    return f"opened {times(circuit.openings)}, {circuit.open_s:.0f} s in all"
+
+
+def times(count: int) -> str:
+    """`once`, `3 times`."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def line(look: Look, trend: Trend, worker: Worker, desk: DeskProcess) -> str:
     """Everything in a line, for logs."""
     critical = look.latency_s.get(PRIORITIES[0])
     latency = f"CRITICAL p99 {lasting(critical['p99'])}, " if critical else ""
     return (
         f"{look.clock}  {ledger_line(look)}, {sum(trend.rates()):,.0f}/s, {latency}restarts {len(worker.falls)},"
-        f" desk {desk_line(look, desk)}"
+        f" desk {desk_line(look, desk)}, circuit {circuit_line(trend.circuit)}"
         f"{f'  {look.imbalance}' if look.imbalance else ''}{f'  {look.trouble}' if look.trouble else ''}"
     )
 
@@ -104,6 +123,7 @@ class Plain:
         self._next = 0.0
         self._told: list[str] = []
         self._url = ""
+        self._state = ""
 
     def __enter__(self) -> "Plain":
         return self
@@ -121,6 +141,10 @@ class Plain:
         if worker.url != self._url:
             self._url = worker.url
             print(f"{look.clock}  events and questions over HTTP: {worker.url}", file=self._out, flush=True)
+        if trend.circuit.state != self._state:
+            if self._state:
+                print(f"{look.clock}  circuit of the desk {circuit_line(trend.circuit)}", file=self._out, flush=True)
+            self._state = trend.circuit.state
         if look.now >= self._next:
             self._next = look.now + LINE_S
             print(line(look, trend, worker, desk), file=self._out, flush=True)
@@ -163,6 +187,7 @@ class Picture:
             rows.append(Text(f"backlog  {_spark(trend.backlog, self._bars)} {look.ledger.waiting:,}"))
             rows += self._worker(worker)
             rows.append(Text(f"desk     {desk_line(look, desk)}", style="yellow" if desk.cut_s else ""))
+            rows.append(Text(f"circuit  {circuit_line(trend.circuit)}", style="yellow" if trend.circuit.shut else ""))
         if look.trouble:
             rows.append(Text(f"trouble  {look.trouble}", style="bold red"))
         if keys:

@@ -1,6 +1,6 @@
 """What the store says, read from outside while another process works in it; and what that means in words.
 
-Nothing is asked of the worker, and nothing of the application is imported: these are the rows of the last commit.
+Nothing is asked of the worker: these are the rows of the last commit.
 """
 
 import time
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
+from examples.flights.circuit import NAME, SHUT, Circuit
 from examples.flights.feed import HOUR_S, feed
 from genesis import Priority
 from genesis.core.event import Kind, lane_of
@@ -94,11 +95,13 @@ class Look:
 
     @property
     def trouble(self) -> str:
-        """What the worker says of a source or sink that fails."""
+        """What the worker says of a source or sink that fails; not of what waits for a circuit, whose state says it."""
         if self.status is None:
             return ""
         sources = [f"source {name}: {told['error']}" for name, told in self.status.sources.items() if told["error"]]
-        sinks = [f"sink {name}: {told.error}" for name, told in self.status.sinks.items() if told.error]
+        failed = {name: told.error for name, told in self.status.sinks.items() if told.error}
+        state, _ = self.status.circuits.get(NAME, ("", ""))
+        sinks = [f"sink {name}: {error}" for name, error in failed.items() if name != SINK or state not in SHUT]
         return "; ".join(sources + sinks)
 
     @property
@@ -195,12 +198,14 @@ class Trend:
         self._looks: deque[Look] = deque(maxlen=LOOKS_MAX)
         self.backlog: deque[int] = deque(maxlen=60)
         """The most deliveries that waited in each of the last seconds."""
+        self.circuit = Circuit()
         self._second = 0
 
     def add(self, look: Look) -> None:
         """The newest look."""
         looks = self._looks
         looks.append(look)
+        self.circuit.add(look.status)
         same, self._second = int(look.now) == self._second, int(look.now)
         self.backlog.append(max(look.ledger.waiting, self.backlog.pop() if same else 0))
         while len(looks) > 1 and looks[1].at <= look.at - HOUR_S and looks[1].now <= look.now - RATE_S:

@@ -112,6 +112,22 @@ def test_each_alert_is_told_once_although_the_desk_is_cut_and_the_worker_killed(
     assert len(set(ids)) == 961
 
 
+def test_an_outage_of_the_desk_opens_its_circuit_and_no_alert_dies_of_it(tmp_path: Path) -> None:
+    done = run("--speed", 40_000, "--outage-at", 3, "--outage", 6, "--json", "--store", tmp_path / "storm.db")
+
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert "circuit of the desk OPEN" in done.stderr
+    assert re.search(r"circuit of the desk CLOSED \(opened once, \d+ s in all\)$", done.stderr, re.MULTILINE)
+    circuit = told["desk"]["circuit"]
+    assert (circuit["state"], circuit["openings"]) == ("CLOSED", 1)
+    assert circuit["open_s"] > 3  # it is cut for 6 s, and opens within three
+    assert circuit["refused"] >= 0  # the worker was asked, and has answered
+    assert told["ledger"]["dead"] == told["ledger"]["retries"] == 0
+    assert told["ledger"]["adds_up"]
+    assert (told["desk"]["told"], told["desk"]["again"], told["compared"]["equal"]) == (961, 0, True)
+
+
 def test_settings_say_what_an_alert_is_and_what_the_desk_takes(tmp_path: Path) -> None:
     (tmp_path / "genesis.toml").write_text("[app.alerts]\nlate_min = 60\n")
     settings = {"GENESIS_CONFIG": str(tmp_path / "genesis.toml"), "GENESIS_APP_ALERTS_DESK_PER_S": "80"}
@@ -121,6 +137,7 @@ def test_settings_say_what_an_alert_is_and_what_the_desk_takes(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert (told["desk"]["told"], told["compared"]["alerts"]) == (895 + 178, 895 + 178)
     assert told["desk"]["too_fast"] > 0
+    assert told["desk"]["circuit"]["openings"] == 0  # a limit is no failure
 
 
 def test_a_setting_that_does_not_fit_is_said_before_anything_starts(tmp_path: Path) -> None:
