@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 
 class GenesisError(Exception):
@@ -11,6 +13,17 @@ class GenesisError(Exception):
     code = "error"
     index: int | None = None
     """Which one it is about, from 0, when several events were given at once."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes, whatever their constructors take."""
+        return _remade, (type(self), self.args, dict(self.__dict__))
+
+
+def _remade(kind: type[GenesisError], args: tuple[Any, ...], facts: dict[str, Any]) -> GenesisError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class DefinitionError(GenesisError):
@@ -96,6 +109,13 @@ class NotAcceptedError(RefusedError):
     code = "not-accepted"
 
 
+def _retry(after_s: float) -> str:
+    """When to come back, in words."""
+    if after_s == inf:
+        return "it stays so until somebody changes it by hand"
+    return f"retry after {after_s:.1f} s" if after_s >= 1 else f"retry after {after_s:.2g} s"
+
+
 # --- what a handler raises ------------------------------------------------------------------------------------------
 
 
@@ -113,10 +133,12 @@ class UnavailableError(GenesisError):
     """Something the handler needs is down. The delivery waits, without counting an attempt, and runs again."""
 
     code = "unavailable"
+    attempted = False
+    """Whether a policy had made the call when it raised this: then what the call does may have been done."""
 
     def __init__(self, what: str = "", retry_after_s: float = 1.0) -> None:
         self.what, self.retry_after_s = what, retry_after_s
-        super().__init__(f"{what or 'dependency'} is unavailable; retry after {retry_after_s:.1f} s")
+        super().__init__(f"{what or 'dependency'} is unavailable; {_retry(retry_after_s)}")
 
 
 # --- protected calls ------------------------------------------------------------------------------------------------
@@ -130,7 +152,7 @@ class CircuitOpenError(UnavailableError):
     def __init__(self, what: str, retry_after_s: float, state: str = "OPEN", why: str = "") -> None:
         self.state, self.why = state, why
         super().__init__(what, retry_after_s)
-        self.args = (f"the circuit of {what} is {state}{f' ({why})' if why else ''}; retry after {retry_after_s:.1f} s",)
+        self.args = (f"the circuit of {what} is {state}{f' ({why})' if why else ''}; {_retry(retry_after_s)}",)
 
 
 class LimitedError(UnavailableError):
@@ -141,7 +163,7 @@ class LimitedError(UnavailableError):
     def __init__(self, what: str, retry_after_s: float, limit: str) -> None:
         self.limit = limit
         super().__init__(what, retry_after_s)
-        self.args = (f"{what} is at its limit of {limit}; retry after {retry_after_s:.1f} s",)
+        self.args = (f"{what} is at its limit of {limit}; {_retry(retry_after_s)}",)
 
 
 class AbandonedError(UnavailableError):
@@ -152,7 +174,7 @@ class AbandonedError(UnavailableError):
     def __init__(self, what: str, retry_after_s: float, probability: float) -> None:
         self.probability = probability
         super().__init__(what, retry_after_s)
-        self.args = (f"{what} is abandoned: it would succeed with {probability:.0%}; retry after {retry_after_s:.1f} s",)
+        self.args = (f"{what} is abandoned: it would succeed with {probability:.0%}; {_retry(retry_after_s)}",)
 
 
 @dataclass(frozen=True, slots=True)

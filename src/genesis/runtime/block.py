@@ -91,16 +91,23 @@ class Stream:
                 async for item in opened:
                     yield item
             return
-        outcome, failure = Outcome.CANCELLED, None
+        outcome, failure, thrown = Outcome.CANCELLED if opened.first else Outcome.GOOD, None, None
         call.part.under_way += 1
         try:
-            for item in opened.first:
-                yield item
-            async for item in opened.rest:
-                yield item
+            while opened.first:
+                try:
+                    sent = yield opened.first[0]
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # of the reader, as a context manager throws that of its block
+                    thrown = error
+                    opened.first[0] = await opened.rest.athrow(error)
+                else:
+                    opened.first[0] = await opened.rest.asend(sent)
+        except StopAsyncIteration:
             outcome = Outcome.GOOD
         except Exception as error:
-            outcome, failure = operation.judge(error), error
+            outcome, failure = Outcome.IGNORED if error is thrown else operation.judge(error), error
             raise
         finally:
             call.part.under_way -= 1

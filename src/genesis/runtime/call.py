@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from genesis.core.errors import (
     AbandonedError,
-    CallTimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
 )
@@ -25,7 +24,7 @@ from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_afte
 from genesis.layers.mitigation.settings import NEVER
 from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.layers.mitigation.timeouts import timeout_s
-from genesis.runtime.instead import instead
+from genesis.runtime.instead import explained, instead
 from genesis.runtime.limit import calling, resumed, within
 from genesis.runtime.race import Race
 from genesis.runtime.scope import SCOPE, Scope, resolved
@@ -352,7 +351,10 @@ class Call:
         if error is not None and outcome in (Outcome.FAILED, Outcome.TIMEOUT):
             now = self.loop.time()
             self.part.note(error, now, timeout=outcome is Outcome.TIMEOUT)
-            self._explain(error, now)
+            more = self.repeats and self.tries < self.operation.attempts
+            told = explained(self.operation, self.part, error, more, over=now >= self.until)
+            if told is not None:
+                raise told from error
 
     def _tell(self, error: BaseException | None, outcome: Outcome) -> None:
         """The circuit hears of it, if it is an outcome, and if it has not heard of one."""
@@ -373,21 +375,6 @@ class Call:
         """Whether the deadline cut it off before it took longer than calls take."""
         usual_s = self.part.p99_s
         return now >= self.until and usual_s is not None and self.took_s < usual_s
-
-    def _explain(self, error: BaseException, now: float) -> None:
-        """Raise what says more than the error: that the deadline, the circuit or the odds ended the call."""
-        operation, part = self.operation, self.part
-        circuit = part.circuit
-        if now >= self.until and isinstance(error, CallTimeoutError):
-            self.policy.tell(operation, Step.DEADLINE, "")
-            raise DeadlineExceededError(f"{operation.name} did not answer until its deadline") from error
-        if self.policy.raise_original or not circuit.rules:
-            return
-        if circuit.shut:
-            raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
-        if part.abandons(operation.settings):
-            self.policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
-            raise AbandonedError(operation.name, 1.0, part.probability.value) from error
 
     def let_go(self) -> None:
         """Give a permit back that was not used up by an outcome."""

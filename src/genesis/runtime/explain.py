@@ -5,9 +5,14 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from genesis.layers.mitigation.states import CircuitState
+
 if TYPE_CHECKING:
     from genesis.runtime.operation import Operation
     from genesis.runtime.policy import Policy
+
+SHARDS_SHOWN = 20
+"""Shards that are not well and are named: a screen has no room for more."""
 
 
 def explain(policy: Policy, operation: Operation) -> str:
@@ -25,7 +30,10 @@ def explain(policy: Policy, operation: Operation) -> str:
         ("  call", "an operation that may run twice" if operation.idempotent else "an operation that must not run twice"),
     ]
     head = f"{operation.name}: {policy.state} ({policy.whole.circuit.why}). Stages, outermost first; indented: of each attempt"
-    return "\n".join([head, *(f"{name:<12} {words}" for name, words in rows)])
+    shards = {name: part.circuit for name, part in policy.shards.items() if part.circuit.state is not CircuitState.CLOSED}
+    sick = [f"shard {name}: {circuit.state} ({circuit.why})" for name, circuit in list(shards.items())[:SHARDS_SHOWN]]
+    more = [f"and {len(shards) - SHARDS_SHOWN} shards more that are not CLOSED"] if len(shards) > SHARDS_SHOWN else []
+    return "\n".join([head, *sick, *more, *(f"{name:<12} {words}" for name, words in rows)])
 
 
 def _deadline(operation: Operation) -> str:
@@ -93,5 +101,6 @@ def _timeout(operation: Operation) -> str:
         return f"{operation.timeout_s:g} s"
     return (
         f"{settings.latency_factor:g} x the expected latency or {settings.p99_factor:g} x the p99, at least"
-        f" {settings.timeout_s:g} s ({settings.timeout_resilient_s:g} RESILIENT, {settings.timeout_ultra_s:g} ULTRA_RESILIENT)"
+        f" {settings.timeout_s:g} s ({operation.base_s(CircuitState.RESILIENT):g} RESILIENT,"
+        f" {operation.base_s(CircuitState.ULTRA_RESILIENT):g} ULTRA_RESILIENT)"
     )

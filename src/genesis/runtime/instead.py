@@ -1,6 +1,6 @@
-"""What answers in place of a call that failed: its last good result, or the fallback of its operation.
+"""What a caller gets in place of the error of an attempt: a last good result, a fallback, or an error that says more.
 
-In: a call and its error. Out: a result, which is never counted as a success of the dependency, or the error.
+In: a call and its error. Out: a result, which is never counted as a success of the dependency, or an error.
 """
 
 from __future__ import annotations
@@ -8,12 +8,20 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from genesis.core.errors import DeadlineExceededError, UnavailableError
+from genesis.core.errors import (
+    AbandonedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    UnavailableError,
+)
 from genesis.core.signals import Outcome, Step
 from genesis.runtime.limit import calling, resumed, within
 
 if TYPE_CHECKING:
     from genesis.runtime.call import Call
+    from genesis.runtime.operation import Operation
+    from genesis.runtime.part import Part
 
 
 async def instead(call: Call, error: Exception) -> Any:
@@ -35,6 +43,34 @@ async def instead(call: Call, error: Exception) -> Any:
         if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
             raise failure from error
         raise
+
+
+def explained(operation: Operation, part: Part, error: BaseException, more: bool, *, over: bool) -> Exception | None:
+    """What tells the caller more than the error of an attempt: that the deadline, the circuit or the odds ended the call.
+
+    Args:
+        operation: That of the call.
+        part: What it was for.
+        error: Of its last attempt.
+        more: Whether there would have been another attempt.
+        over: Whether its deadline is.
+    """
+    policy, circuit, now = operation.policy, part.circuit, operation.policy.now()
+    told: UnavailableError
+    if over and isinstance(error, CallTimeoutError):
+        policy.tell(operation, Step.DEADLINE)
+        return DeadlineExceededError(f"{operation.name} did not answer until its deadline")
+    if policy.raise_original or not circuit.rules:
+        return None
+    if circuit.shut:
+        told = CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why)
+    elif more and isinstance(error, Exception) and operation.may_repeat(error) and part.abandons(operation.settings):
+        policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
+        told = AbandonedError(operation.name, 1.0, part.probability.value)
+    else:
+        return None
+    told.attempted = True
+    return told
 
 
 async def fallback(call: Call) -> Any:

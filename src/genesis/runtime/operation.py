@@ -51,6 +51,9 @@ class Matcher:
         """`otherwise`: what holds when a function of the user's fails: the caller is to have the error of the dependency."""
         self._otherwise = otherwise
         given = what if isinstance(what, tuple) else (what,)
+        for one in given:
+            if not callable(one):
+                raise DefinitionError(f"{one!r} is neither a class of errors nor a function", fix="(OSError, TimeoutError)")
         self._types = tuple(one for one in given if isinstance(one, type))
         self._functions = tuple(one for one in given if not isinstance(one, type))
 
@@ -88,8 +91,12 @@ class Options:
     def __post_init__(self) -> None:
         for what in ("deadline", "timeout", "expected_latency"):
             value = getattr(self, what)
-            if value is not None and not value > 0:
+            if value is not None and (not isinstance(value, (int, float)) or not value > 0):
                 raise DefinitionError(f"{what} is {value!r}: more than 0 seconds are needed")
+        for what in ("fallback", "bad_result", "shard"):
+            value = getattr(self, what)
+            if value is not None and not callable(value):
+                raise DefinitionError(f"{what} is {value!r}: a function is needed", fix=f"{what}=lambda *args: {value!r}")
 
 
 class Operation:
@@ -118,12 +125,12 @@ class Operation:
         self.scoped = self.repeats or self.deadline_s < NEVER
         """Whether what its calls call has another scope than its callers."""
         if settings.stale_s > 0:
-            self.stale = self.stale or Stale(self.settings)
+            self.stale = Stale(self.settings) if self.stale is None else self.stale
             self.stale.tune(self.settings)
         else:
             self.stale = None
         limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
-        self.easy = not (limited or self.stale or self._bad_result or self.shard)
+        self.easy = not (limited or self.stale is not None or self._bad_result or self.shard)
         """Whether its calls may go the short way."""
 
     # --- judgement --------------------------------------------------------------------------------------------------------
@@ -195,10 +202,12 @@ class Operation:
         if not self.options.name:  # each function is an operation of its own
             operation = Operation(self.policy, replace(self.options, name=getattr(function, "__name__", "call")))
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-            return cast("Callable[P, R]", wraps(function)(_short_way(operation, function)))
-        if inspect.isasyncgenfunction(function):
-            return cast("Callable[P, R]", wraps(function)(_streaming(operation, function)))
-        return wraps(function)(_plain(operation, function))
+            make: Callable[..., Any] = _short_way
+        else:
+            make = _streaming if inspect.isasyncgenfunction(function) else _plain
+        protected = wraps(function)(make(operation, function))
+        setattr(protected, "genesis_operation", operation)
+        return cast("Callable[P, R]", protected)
 
     @overload
     async def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...

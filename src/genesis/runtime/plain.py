@@ -15,9 +15,10 @@ from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceed
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S
-from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
+from genesis.layers.mitigation.states import Permit, Refusal
 from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
+from genesis.runtime.instead import explained
 from genesis.runtime.scope import SCOPE, scope
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class PlainCall:
             if wait_s is None:
                 self._tell(permit, outcome, error, now - began, now)
                 if error is not None:
-                    self._explain(error, outcome, now)
+                    told = explained(operation, part, error, False, over=False) if outcome is Outcome.FAILED else None
+                    if told is not None:
+                        raise told from error
                     raise error
                 return result
             part.released(permit)
@@ -156,17 +159,6 @@ class PlainCall:
         if policy.listened:
             policy.emit(AttemptEnded(policy.name, now, self._operation.name, self._number, now - began, outcome))
 
-    def _explain(self, error: Exception, outcome: Outcome, now: float) -> None:
-        """Raise what says more than the error: that the circuit or the odds ended the call."""
-        operation, part, circuit = self._operation, self._part, self._part.circuit
-        if outcome is not Outcome.FAILED or self._policy.raise_original or not circuit.rules:
-            return
-        if circuit.state in (CircuitState.OPEN, CircuitState.HALF_OPEN):
-            raise CircuitOpenError(operation.name, circuit.retry_after_s(now), circuit.state.value, circuit.why) from error
-        if part.abandons(operation.settings):
-            self._policy.tell(operation, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
-            raise AbandonedError(operation.name, 1.0, part.probability.value) from error
-
     def _instead(self, error: Exception) -> Any:
         operation, policy = self._operation, self._policy
         unavailable = isinstance(error, (UnavailableError, DeadlineExceededError))
@@ -180,7 +172,11 @@ class PlainCall:
             raise error
         policy.tell(operation, Step.FALLBACK, repr(error))
         try:
-            return operation.fallback(*self._given[0], **self._given[1])
+            result = operation.fallback(*self._given[0], **self._given[1])
+            if inspect.iscoroutine(result):
+                result.close()
+                raise DefinitionError(f"the fallback of {operation.name}, a plain function, is async", fix="def")
+            return result
         except Exception as failure:
             if failure.__cause__ is None:  # whoever judges it must see why the fallback was asked
                 raise failure from error

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from random import Random
 from typing import Any, ParamSpec, TypeVar, overload
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 from genesis.core.errors import DefinitionError
 from genesis.core.signals import CircuitChanged, Signal, Step, StepTaken
 from genesis.layers.mitigation.budget import Budget
 from genesis.layers.mitigation.circuit import Circuit
-from genesis.layers.mitigation.settings import NEVER, PolicySettings
+from genesis.layers.mitigation.settings import MEANINGS, NEVER, PolicySettings
 from genesis.layers.mitigation.states import CircuitState, Transition
 from genesis.runtime.block import Attempt
 from genesis.runtime.clock import monotonic, time_of, time_of_system
@@ -31,7 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 SHARDS_MAX = 10_000
 """Shards that are remembered; of more, the one that was used longest ago is forgotten."""
-_policies: WeakValueDictionary[str, Policy] = WeakValueDictionary()
+_policies: WeakSet[Policy] = WeakSet()
 
 
 class Policy:
@@ -63,11 +64,17 @@ class Policy:
 
         Raises:
             SettingsError: a setting is unknown or out of range.
-            DefinitionError: there is a policy of this name with other settings.
+            DefinitionError: something is no name, class or function; or there is a policy of this name with other settings.
         """
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise DefinitionError(f"a policy is called {name!r}", fix='Policy("pricing")')
+        if settings is not None and not isinstance(settings, PolicySettings):
+            raise DefinitionError(f"settings of {name} are {settings!r}", fix="Policy(name, attempts=5)")
+        if initial not in tuple(CircuitState):
+            raise DefinitionError(f"initial state of {name} is {initial!r}", fix="initial=CircuitState.OPEN")
         self.name, self.settings = name, (settings or PolicySettings()).changed(**changes)
         self.failures, self.ignored = Matcher(failure_on, otherwise=True), Matcher(ignore)
-        self.raise_original, self._initial = raise_original, initial
+        self.raise_original, self._initial = raise_original, CircuitState(initial)
         self.operations: WeakSet[Operation] = WeakSet()
         self.clock: Callable[[], float] = monotonic
         """The running loop's time, or the system's."""
@@ -83,16 +90,18 @@ class Policy:
         self._default = Operation(self, Options())
 
     def _register(self) -> None:
-        other = _policies.get(self.name)
-        if other is not None and other.settings != self.settings:
-            del other
-            gc.collect()
-            other = _policies.get(self.name)
-            if other is not None and other.settings != self.settings:
-                raise DefinitionError(
-                    f"there is a policy {self.name!r} with other settings: one dependency, one policy", fix="import that one"
-                )
-        _policies[self.name] = self
+        if self._others():
+            gc.collect()  # one that nobody has any more is no other
+        if others := self._others():
+            differ = ", ".join(one for one in MEANINGS if getattr(others[0].settings, one) != getattr(self.settings, one))
+            raise DefinitionError(
+                f"there is a policy {self.name!r} with other settings ({differ}): one dependency, one policy",
+                fix="import that one",
+            )
+        _policies.add(self)
+
+    def _others(self) -> list[Policy]:
+        return [one for one in policies() if one.name == self.name and one.settings != self.settings]
 
     def _begin(self, rng: Random) -> None:
         """Forget all that was learned."""
@@ -101,7 +110,8 @@ class Policy:
         self.gate = Gate(self.settings, rng, self._limited)
         self.whole = self._new_part("")
         self.whole.watch(self.listened)
-        self._shards: OrderedDict[str, Part] = OrderedDict()
+        self.shards: OrderedDict[str, Part] = OrderedDict()
+        """By name, the one that was used longest ago first."""
         self._hand: Callable[[Circuit, float], None] | None = None
         """What was done by hand and lasts: shards that come later begin with it."""
 
@@ -125,15 +135,15 @@ class Policy:
 
     def part(self, shard: str) -> Part:
         """One shard of the dependency, with a circuit of its own."""
-        found = self._shards.get(shard)
+        found = self.shards.get(shard)
         if found is None:
-            found = self._shards[shard] = self._new_part(shard)
+            found = self.shards[shard] = self._new_part(shard)
             if self._hand is not None:
                 found.by_hand(self._hand, self.now())
-            if len(self._shards) > SHARDS_MAX:
-                self._shards.popitem(last=False)
+            if len(self.shards) > SHARDS_MAX:
+                self.shards.popitem(last=False)
         else:
-            self._shards.move_to_end(shard)
+            self.shards.move_to_end(shard)
         return found
 
     # --- operations ---------------------------------------------------------------------------------------------------
@@ -218,7 +228,7 @@ class Policy:
         self.settings = settings
         self.budget.tune(settings)
         self.gate.tune(settings)
-        for part in (self.whole, *self._shards.values()):
+        for part in (self.whole, *self.shards.values()):
             part.tune(settings)
         for operation in list(self.operations):
             operation.tune(settings)
@@ -231,7 +241,7 @@ class Policy:
     def troubles(self) -> dict[str, tuple[str, str]]:
         """State and reason of the circuits that are not CLOSED, by the name of the policy and its shard."""
         self.now()  # in another world there is nothing to see yet
-        parts = (self.whole, *self._shards.values())
+        parts = (self.whole, *self.shards.values())
         return {self._place(part): (part.circuit.state, part.circuit.why) for part in parts if part.circuit.state != "CLOSED"}
 
     def _place(self, part: Part) -> str:
@@ -254,7 +264,7 @@ class Policy:
         self._by_hand(self._hand)
 
     def reset(self) -> None:
-        """Close the circuit and forget what it counted."""
+        """Close the circuit and let it begin anew. `counted` goes on."""
         self._hand = None
         self._by_hand(lambda circuit, now: circuit.reset(now))
 
@@ -264,7 +274,7 @@ class Policy:
 
     def _by_hand(self, act: Callable[[Circuit, float], None]) -> None:
         now = self.now()
-        for part in (self.whole, *self._shards.values()):
+        for part in (self.whole, *self.shards.values()):
             part.by_hand(act, now)
 
     # --- signals ------------------------------------------------------------------------------------------------------
@@ -274,6 +284,11 @@ class Policy:
 
         What a listener raises is logged: a call does not fail for it.
         """
+        for kind in kinds:
+            if not (isinstance(kind, type) and issubclass(kind, Signal)):
+                raise DefinitionError(f"{kind!r} is no signal", fix="listen(listener, CircuitChanged)")
+        if not callable(listener) or inspect.iscoroutinefunction(listener):
+            raise DefinitionError(f"{listener!r} is no plain function", fix="listen(print)")
         entry = (listener, kinds or (Signal,))
         self._listeners.append(entry)
         self._heard()
@@ -333,16 +348,23 @@ class Policy:
             "counts": self.counted(),
             "budget": self.budget.view(),
             "places": self.gate.places,
-            "shards": {name: part.view() for name, part in self._shards.items()},
+            "shards": {name: part.view() for name, part in self.shards.items()},
         }
 
-    def explain(self, operation: Operation | None = None) -> str:
-        """The stages of a call in words, outermost first."""
+    def explain(self, operation: Operation | Callable[..., Any] | None = None) -> str:
+        """The stages of a call in words, outermost first: of an operation, or of a function that is protected.
+
+        Raises:
+            DefinitionError: it is neither.
+        """
         from genesis.runtime.explain import explain
 
-        return explain(self, operation or self._default)
+        found = self._default if operation is None else getattr(operation, "genesis_operation", operation)
+        if not isinstance(found, Operation):
+            raise DefinitionError(f"{operation!r} is not protected", fix=f"{self.name}.explain()")
+        return explain(self, found)
 
 
 def policies() -> list[Policy]:
     """Those that are there, by name."""
-    return [policy for _, policy in sorted(_policies.items())]
+    return sorted(_policies, key=lambda policy: policy.name)

@@ -73,6 +73,7 @@ class Circuit:
         self._latencies: deque[float] = deque(maxlen=RECENT)
         self._openings = 0
         self._open_until = 0.0
+        self._begins_open = initial is _O  # from the first question on: the time before it is not known
         self.since = 0.0
         """When it came into its state."""
         self._probes: list[Permit] = []
@@ -112,6 +113,8 @@ class Circuit:
 
     def ask(self, now: float, lease_s: float = LEASE_S) -> Permit | Refusal:
         """May a call go out? A probe holds its permit for `lease_s` at most, > 0."""
+        if self._begins_open:
+            self._begins_open, self.since, self._open_until = False, now, now + self._settings.recovery_timeout_s
         if self.mode is Mode.FORCED_OPEN:
             if now < self._open_until:
                 return Refusal(self._open_until - now, self.state, self.why)
