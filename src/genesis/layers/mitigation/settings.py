@@ -72,9 +72,9 @@ class PolicySettings:
 
     # --- load (layer Prevention) -------------------------------------------------------------------------------------------
     concurrency: int = _setting(0, "Attempts that may be under way at once; 0: any number", 0, 1_000_000)
-    queue: int = _setting(0, "Attempts that may wait for their turn", 0, 1_000_000)
+    queue: int = _setting(0, "Attempts of async calls that may wait for a place under concurrency", 0, 1_000_000)
     queue_s: float = _setting(NEVER, "How long they may wait", open_low=True)
-    rate_per_s: float = _setting(0.0, "Attempts a second; 0: any number", 0.0)
+    rate_per_s: float = _setting(0.0, "Attempts a second, beyond which they are refused; 0: any number", 0.0)
     burst: int = _setting(1, "Attempts at once after a pause, under rate_per_s", 1, 1_000_000)
     throttle: float = _setting(0.0, "Calls for each good one before some are refused (SRE: 2); 0: never, else at least 1", 0.0)
 
