@@ -32,6 +32,9 @@ USUALLY_SLOW = 0.05
 half a minute is as slow as they are before half of the newest are: a dependency that became ten times slower would be usual."""
 QUICK_S = 0.001
 """Latency under which calls are told to the machines together: no decision asks which of them it was."""
+TAIL = 3.0
+"""How many times the p90 a higher quantile is taken for that is not known, since calls are cut off before it: so it is in a
+log-normal of sigma 1."""
 QUANTILES = (0.75, 0.9, 0.95, 0.99)
 """What attempts are planned by."""
 SETTLED_S = 300.0
@@ -261,8 +264,10 @@ class Part:
         if mean_s is not None:
             self.expected_s = mean_s
             for q in QUANTILES:
-                if not latency.topped(q, now):  # else it is a bound: timeouts would grow by what they cut off
-                    self._known[q] = latency.quantile(q, now) or self._known.get(q, 0.0)
+                known_s, found_s = self._known.get(q, 0.0), latency.quantile(q, now) or 0.0
+                if latency.topped(q, now):  # only a bound: what never ends would drive timeouts up without end
+                    found_s = min(found_s, TAIL * self._known.get(0.9, 0.0)) if q > 0.9 else known_s
+                self._known[q] = found_s or known_s
 
     def vetoed(self, now: float) -> bool:
         """Whether copies would do harm or no good: all calls are slow, or slow by our own load, or copies do not win."""
