@@ -132,6 +132,8 @@ class Operation:
         limited = settings.concurrency > 0 or settings.rate_per_s > 0 or settings.throttle > 0
         self.easy = not (limited or self.stale is not None or self._bad_result or self.shard)
         """Whether its calls may go the short way."""
+        self.plain = self.easy and not self.scoped
+        """Whether they may, without a look at the clock: nobody below has to know a deadline."""
 
     # --- judgement --------------------------------------------------------------------------------------------------------
 
@@ -257,10 +259,35 @@ class Operation:
 
 
 def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The hot path of the library. One coroutine, one clock read before and one after, no object of its own."""
-    policy = operation.policy
+    """The hot path of the library: one coroutine, and while calls end at once, not even a look at the clock."""
+    policy, looked = operation.policy, _looked(operation, function)
+    if operation.scoped:
+        return looked
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
+        part = policy.whole
+        if not (part.untold and operation.plain and SCOPE.get() is FREE) or own_time.loops:
+            return await looked(*args, **kwargs)
+        rest = function(*args, **kwargs)
+        try:
+            waiting_for = rest.send(None)
+        except StopIteration as stop:
+            part.untold -= 1
+            return stop.value
+        except BaseException as error:
+            call = Call(operation, part, function, (args, kwargs), policy.now())
+            return await _begun(call, call.raised(error, call.began))
+        call = Call(operation, part, function, (args, kwargs), policy.now())
+        return await _begun(call, call.waits(rest, waiting_for, 1, call.began, False))
+
+    return protected
+
+
+def _looked(operation: Operation, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with a look at the clock before and after: where somebody below has to know a deadline, and now and then."""
+    policy = operation.policy
+
+    async def looked(*args: Any, **kwargs: Any) -> Any:
         if (policy.asks_loop or own_time.loops) and (loop := get_running_loop()) is not policy.loop:
             policy.enter(loop)
         now, part, scope = policy.clock(), policy.whole, SCOPE.get()
@@ -280,13 +307,7 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
         except StopIteration as stop:
             if operation.scoped:
                 SCOPE.set(scope)
-            ended = policy.clock()
-            took_s = ended - now
-            if ended < part.quick_until and took_s < part.quick_s:
-                part.quick += 1
-                part.quick_total_s += took_s
-            else:
-                _good(operation, part, took_s, ended)
+            _ended(operation, part, now, policy.clock())
             return stop.value
         except BaseException as error:
             call = Call(operation, part, function, (args, kwargs), now, scope)
@@ -297,14 +318,22 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
             now = call.began = policy.clock()
         return await _begun(call, call.waits(rest, waiting_for, 1, now, False))
 
-    return protected
+    return looked
 
 
-def _good(operation: Operation, part: Part, took_s: float, now: float) -> None:
-    """A call that ended at once is looked at by itself."""
+def _ended(operation: Operation, part: Part, began: float, now: float) -> None:
+    """A call that was looked at ended at its first step."""
+    took_s = now - began
+    quick = now < part.quick_until and took_s < part.quick_s
+    if quick and not operation.plain:
+        part.quick += 1
+        part.quick_total_s += took_s
+        return
     if part.circuit.calm:  # it may have moved the circuit itself
         part.good(took_s, now)
     policy = operation.policy
+    if quick and not (policy.asks_loop or own_time.loops):
+        part.open(get_running_loop(), took_s, now)
     policy.count(Outcome.GOOD)
     if policy.listened:
         policy.emit(AttemptEnded(policy.name, now, operation.name, 1, took_s, Outcome.GOOD))

@@ -6,6 +6,7 @@ planned by. They are taken anew four times a second.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,8 @@ SLOW_MIN_S = 0.01
 USUALLY_SLOW = 0.05
 """Share of slow calls among the newest over which what is slow stays what it was. Else, at up to ten calls a second, the p95 of
 half a minute is as slow as they are before half of the newest are: a dependency that became ten times slower would be usual."""
+UNTOLD_MAX = 1000
+"""Calls after which the clock is looked at in any case: so often that it costs nothing, and so seldom."""
 QUICK_S = 0.001
 """Latency under which calls are told to the machines together: no decision asks which of them it was."""
 TAIL = 3.0
@@ -89,6 +92,9 @@ class Part:
         self._refreshed = self._refresh_at = 0.0
         self.quick, self.quick_total_s = 0, 0.0
         """Good calls that ended at once in this part of a second, and the seconds that they took: not told to anybody yet."""
+        self.untold, self._window, self._usual_quick_s = 0, 0, 0.0
+        """Calls that may still end at once without a look at the clock, of how many, and how long one took that had one."""
+        self._closing: asyncio.TimerHandle | None = None
         self.quick_s = QUICK_S
         """Latency under which a call may be counted there."""
         self.quick_until = 0.0
@@ -110,6 +116,8 @@ class Part:
         self.easy = self.circuit.calm and not self.probability.abandons(self._settings)
         quiet = self.circuit.quiet and self.probability.value == 1.0 and not self._watched
         self.quick_until = self._refresh_at if quiet else 0.0
+        if not quiet and self._window:
+            self._close()
 
     def _tell_changes(self) -> None:
         """One after the other, whatever threads and listeners do: what comes in between is told by whoever tells already."""
@@ -207,14 +215,29 @@ class Part:
 
     def fold(self) -> None:
         """Tell of the calls that ended at once. Whoever asks or tells the machines something else does it before."""
-        calls = self.quick
+        unseen = self._window - self.untold
+        calls = self.quick + unseen
         if calls:
-            took_s, at = self.quick_total_s / calls, self._refreshed  # of the same part, so budget and windows are exact
-            self.quick, self.quick_total_s = 0, 0.0
+            took_s = (self.quick_total_s + unseen * self._usual_quick_s) / calls
+            at = self._refreshed  # of the same part or, of those that were not looked at, of the one before: never too late
+            self._window, self.quick, self.quick_total_s = self.untold, 0, 0.0
             self._count(Outcome.GOOD, calls)
             self._budget.deposit(at, calls)
             self.circuit.good(took_s, at, calls)
             self.healthy.tell(took_s, at, calls)
+
+    def open(self, loop: asyncio.AbstractEventLoop, took_s: float, now: float) -> None:
+        """Calls that end at once need not look at the clock for a while: one has, and took `took_s`."""
+        self.fold()
+        self._window = self.untold = UNTOLD_MAX
+        self._usual_quick_s = took_s
+        if self._closing is None or self._closing.when() < now - REFRESH_S:  # or its loop has ended before
+            self._closing = loop.call_later(REFRESH_S, self._close)
+
+    def _close(self) -> None:
+        self._closing = None
+        self.fold()
+        self._window = self.untold = 0
 
     def deposit(self, now: float) -> None:
         """A call that does not go the short way began."""

@@ -14,9 +14,10 @@ import pytest
 
 from genesis import CircuitState, Policy
 from genesis.chaos.loop import VirtualLoop
-from genesis.core.errors import CallTimeoutError, CircuitOpenError
+from genesis.core.errors import CallTimeoutError, CircuitOpenError, DeadlineExceededError
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.layers.mitigation.timeouts import timeout_s
+from genesis.runtime.scope import deadline
 from tests.unit.runtime.policy.support import (
     DOWN,
     HANG,
@@ -388,3 +389,44 @@ async def test_an_error_of_the_caller_does_not_change_the_callers_deadline() -> 
         await takes_one()  # type: ignore[call-arg]
     assert SCOPE.get() == FREE
     assert isinstance(DOWN, DownError)
+
+
+def test_calls_that_nobody_looks_at_are_all_counted_when_somebody_asks() -> None:
+    guarded = Policy("unseen")
+
+    @guarded
+    async def at_once() -> int:
+        return 1
+
+    async def some(times: int) -> None:
+        for _ in range(times):
+            assert await at_once() == 1
+
+    asyncio.run(some(1700))
+    assert guarded.counted() == {"good": 1700}
+    asyncio.run(some(3))  # the loop that would have looked after a while has ended
+    assert guarded.counted() == {"good": 1703}
+    assert guarded.view()["budget"]["calls"] == 1703
+    assert guarded.whole.healthy.count(guarded.now()) == 1703
+
+
+def test_a_call_that_nobody_looks_at_is_protected_all_the_same() -> None:
+    guarded = Policy("unseen-and-failing", failure_threshold=3.0)
+    down: list[bool] = []
+
+    @guarded
+    async def at_once() -> int:
+        if down:
+            raise DOWN
+        return 1
+
+    async def use() -> None:
+        for _ in range(10):
+            await at_once()
+        down.append(True)
+        assert [type(await tried(at_once())) for _ in range(4)] == [DownError, DownError, CircuitOpenError, CircuitOpenError]
+        with deadline(-1.0):
+            assert isinstance(await tried(at_once()), DeadlineExceededError)
+
+    asyncio.run(use())
+    assert guarded.counted() == {"good": 10, "failed": 3, "rejected": 1, "CLOSED->OPEN": 1}
