@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, LimitedError
@@ -61,7 +62,7 @@ class Race:
 
     async def run(self) -> Any:
         """Wait for the first good result. If there is none, return a bad one, or raise the error of the first attempt."""
-        self._start("first", self._call.once())
+        self._start("first", self._call.once)
         try:
             while True:
                 winner = self._judge()
@@ -72,24 +73,27 @@ class Race:
                     return self._nothing_good()
                 await self._news()
         finally:
-            for task, kind in self._running.items():
-                self._lose(task, kind)
+            if not self._loop.is_closed():  # else all are thrown away together
+                for task, kind in self._running.items():
+                    self._lose(task, kind)
 
-    def _start(self, kind: str, work: Coroutine[Any, Any, Any]) -> None:
+    def _start(self, kind: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Start an attempt. Its coroutine is made at its first step, which never comes if it is cancelled before."""
         context = contextvars.copy_context()
         task = self._loop.create_task(self._reported(work), name=f"{self._call.operation.name}-{kind}", context=context)
         task.add_done_callback(self._tell)
         self._running[task] = kind
         self._contexts[task] = context
 
-    async def _reported(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _reported(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """An attempt that tells its end itself, one turn of the loop before its task would."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            return await work
+            return await work()
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tell(task)
+            if not self._loop.is_closed():  # else it is thrown away with its loop, and nobody waits
+                self._tell(task)
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
         if task in self._running and task not in self._ended:
@@ -117,7 +121,7 @@ class Race:
             kind = self._planned.popleft()[1]
             self._failures = 0
             if kind == FALLBACK:
-                self._start(kind, fallback(self._call))
+                self._start(kind, partial(fallback, self._call))
             else:
                 self._copy(now)
 
@@ -131,7 +135,7 @@ class Race:
             self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
             return
         policy.tell(call.operation, Step.HEDGED, f"after {now - call.began:.3f} s")
-        self._start("copy", call.once(hedge=True))
+        self._start("copy", partial(call.once, hedge=True))
 
     def _judge(self) -> asyncio.Task[Any] | None:
         """Look at what has ended. Returns the winner, if there is one."""
