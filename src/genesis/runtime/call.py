@@ -168,8 +168,8 @@ class Call:
 
     # --- one attempt --------------------------------------------------------------------------------------------------
 
-    async def once(self, *, hedge: bool = False) -> Any:
-        """One attempt: limits, circuit, timeout, the call itself."""
+    async def once(self, let_out: asyncio.Event | None = None) -> Any:
+        """One attempt: limits, circuit, timeout, the call itself. `let_out`: it is a copy, and says there that it begins."""
         self.number += 1
         number, gate = self.number, self.policy.gate
         limited = gate.limited
@@ -177,8 +177,11 @@ class Call:
             await gate.enter(self.operation.name, self.until)
         try:
             permit = self._permitted()
-            if not hedge:
+            hedge = let_out is not None
+            if let_out is None:
                 self.permit = permit
+            else:
+                let_out.set()
             try:
                 result = await self._made(number, hedge)
             finally:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, LimitedError
@@ -48,6 +49,8 @@ class Race:
         )
         self._running: dict[asyncio.Task[Any], str] = {}
         self._contexts: dict[asyncio.Task[Any], contextvars.Context] = {}
+        self._let_out: dict[asyncio.Task[Any], asyncio.Event] = {}
+        """Of each copy, whether limits and circuit have let it out."""
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
@@ -61,7 +64,7 @@ class Race:
 
     async def run(self) -> Any:
         """Wait for the first good result. If there is none, return a bad one, or raise the error of the first attempt."""
-        self._start("first", self._call.once())
+        self._start("first", self._call.once)
         try:
             while True:
                 winner = self._judge()
@@ -72,24 +75,28 @@ class Race:
                     return self._nothing_good()
                 await self._news()
         finally:
-            for task, kind in self._running.items():
-                self._lose(task, kind)
+            if not self._loop.is_closed():  # else all are thrown away together
+                for task, kind in self._running.items():
+                    self._lose(task, kind)
 
-    def _start(self, kind: str, work: Coroutine[Any, Any, Any]) -> None:
+    def _start(self, kind: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """Start an attempt. Its coroutine is made at its first step, which never comes if it is cancelled before."""
         context = contextvars.copy_context()
         task = self._loop.create_task(self._reported(work), name=f"{self._call.operation.name}-{kind}", context=context)
         task.add_done_callback(self._tell)
         self._running[task] = kind
         self._contexts[task] = context
+        return task
 
-    async def _reported(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _reported(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """An attempt that tells its end itself, one turn of the loop before its task would."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            return await work
+            return await work()
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tell(task)
+            if not self._loop.is_closed():  # else it is thrown away with its loop, and nobody waits
+                self._tell(task)
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
         if task in self._running and task not in self._ended:
@@ -117,7 +124,7 @@ class Race:
             kind = self._planned.popleft()[1]
             self._failures = 0
             if kind == FALLBACK:
-                self._start(kind, fallback(self._call))
+                self._start(kind, partial(fallback, self._call))
             else:
                 self._copy(now)
 
@@ -131,7 +138,8 @@ class Race:
             self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
             return
         policy.tell(call.operation, Step.HEDGED, f"after {now - call.began:.3f} s")
-        self._start("copy", call.once(hedge=True))
+        let_out = asyncio.Event()
+        self._let_out[self._start("copy", partial(call.once, let_out))] = let_out
 
     def _judge(self) -> asyncio.Task[Any] | None:
         """Look at what has ended. Returns the winner, if there is one."""
@@ -145,7 +153,7 @@ class Race:
                 continue
             del self._running[task]
             if kind == "copy":
-                self._copy_lost()
+                self._copy_lost(task)
         if self._ready is not None and (self._loop.time() >= self._waits_until or not self._attempt_runs(self._ready)):
             return self._ready
         return None
@@ -177,9 +185,6 @@ class Race:
         """An attempt was not let out, here or further inside: no answer, and no reason to start another one."""
         self._note(error, kind)
         self._failures -= 1
-        own = isinstance(error, (CircuitOpenError, LimitedError)) and error.what == self._call.operation.name
-        if kind == "copy" and own:  # it never started
-            self._call.policy.budget.give_back("hedge", self._loop.time())
         self._planned = deque(one for one in self._planned if one[1] == FALLBACK)
 
     def _note(self, error: BaseException, kind: str) -> None:
@@ -211,7 +216,7 @@ class Race:
     def _lose(self, task: asyncio.Task[Any], kind: str) -> None:
         call = self._call
         if kind == "copy":
-            self._copy_lost()
+            self._copy_lost(task)
         _losers[task] = None
         if kind == "first" and call.fell_back and not call.part.observed:
             task.add_done_callback(call.observe())
@@ -219,9 +224,13 @@ class Race:
             task.cancel()
         task.add_done_callback(_lost)
 
-    def _copy_lost(self) -> None:
-        self._call.part.wins.tell(won=False)
-        self._call.policy.tell(self._call.operation, Step.HEDGE_LOST)
+    def _copy_lost(self, task: asyncio.Task[Any]) -> None:
+        call = self._call
+        if self._let_out[task].is_set():
+            call.part.wins.tell(won=False)
+        else:  # it never began: it was refused, or waited for its turn
+            call.policy.budget.give_back("hedge", self._loop.time())
+        call.policy.tell(call.operation, Step.HEDGE_LOST)
 
 
 _NONE = object()
