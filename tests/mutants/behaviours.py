@@ -82,7 +82,7 @@ BEHAVIOURS = [
         "a bad value is a failure, others are successes",
         CLOSED + "8_a_bad_value_is_a_failure_and_others_are_good",
         _OPERATION,
-        "return self._bad_result is not None and bool(self._bad_result(result))",
+        "return self._bad_result is not None and _says(self._bad_result, result, False)",
         "return False",
     ),
     Behaviour(

@@ -43,7 +43,7 @@ def rows_of(given: Given, policies: Sequence[Policy], *, every: bool) -> list[Ro
     """Settings as they are in force: all of them, or those that are not the default. Raises SettingsError."""
     found, plain = changes_of(given, policies), PolicySettings()
     rows = []
-    for policy in policies:
+    for policy in {policy.name: policy for policy in policies}.values():
         changes = found.get(policy.name, {})
         for name, meaning in MEANINGS.items():
             before, default = getattr(policy.settings, name), getattr(plain, name)
@@ -94,9 +94,9 @@ def _from_file(given: Given, policies: Sequence[Policy]) -> Iterator[tuple[str, 
 
 def _from_variables(given: Mapping[str, str], policies: Sequence[Policy]) -> Iterator[tuple[str, str, Any, Origin]]:
     known: dict[str, list[tuple[str, str]]] = {}
-    for policy in policies if given else ():
+    for name in dict.fromkeys(policy.name for policy in policies) if given else ():
         for setting in KINDS:
-            known.setdefault(variable_of(policy.name, setting), []).append((policy.name, setting))
+            known.setdefault(variable_of(name, setting), []).append((name, setting))
     for variable, text in given.items():
         if variable not in known:
             names = [policy.name for policy in policies]

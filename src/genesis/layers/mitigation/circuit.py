@@ -220,7 +220,7 @@ class Circuit:
     def force_open(self, now: float, for_s: float = NEVER, why: str = "opened by hand") -> None:
         """Refuse all calls for `for_s` seconds, whatever happens. Then it is tried with probes."""
         self._go(Trigger.FORCED, why, now)
-        self.mode, self._open_until = Mode.FORCED_OPEN, now + for_s
+        self.mode, self._open_until, self._begins_open = Mode.FORCED_OPEN, now + for_s, False
         self._settle()
 
     def disable(self) -> None:
