@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from random import Random
 
+from genesis.layers.detection.latency import MINIMUM, Latency
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.runtime.gate import Gate
 
@@ -38,3 +40,33 @@ def test_a_place_that_a_thread_leaves_while_a_task_begins_to_wait_is_not_lost() 
     assert gate.places == 1
     gate.leave()
     assert gate.places == 0
+
+
+class Meanwhile(list[int]):
+    """When it is gone through, another thread does something in the middle of it, once."""
+
+    act: Callable[[], object] | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        for index, count in enumerate(super().__iter__()):
+            if index == len(self) // 2 and self.act is not None:
+                act, self.act = self.act, None
+                act()
+            yield count
+
+
+def test_latencies_may_be_told_and_asked_while_they_are_estimated() -> None:
+    latency = Latency()
+    for _ in range(MINIMUM):
+        latency.tell(0.1, 1.0)
+    older = Meanwhile(latency._olders[0][0])
+    latency._olders = [(older, latency._olders[0][1]), latency._olders[1]]
+    heard: list[float | None] = []
+
+    def another_thread() -> None:
+        latency.tell(3000.0, 1.0)
+        heard.append(latency.quantile(0.5, 1.0))
+
+    older.act = another_thread
+    assert latency.quantile(0.5, 1.0) == heard[0]
+    assert heard[0] is not None
