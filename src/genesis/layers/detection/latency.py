@@ -36,6 +36,8 @@ _SCALE = 1 / log(GROWTH)
 _OFFSET = -log(LOW_S) * _SCALE
 _BUCKETS = ceil(log(HIGH_S) * _SCALE + _OFFSET) + 1
 _MIDDLE_S = [LOW_S * GROWTH**index * sqrt(GROWTH) for index in range(_BUCKETS)]
+_NONE = ([0] * _BUCKETS, [0] * _BUCKETS)
+"""Of a third without calls. It is never written: each policy may have 10,000 shards, and each of them two of these windows."""
 _NEARLY = 1e-9
 """What rounding may add up to: so much below a rank is the rank."""
 
@@ -54,7 +56,7 @@ class Latency:
         self._due = 0.0
         self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
         """Of the present third, by bucket: calls that ended, and calls that were given up."""
-        self._olders = [([0] * _BUCKETS, [0] * _BUCKETS)] * 2
+        self._olders = [_NONE, _NONE]
         """Of the two thirds before, the older first. They are only read."""
         self._count = 0
         self._forget_estimates()
@@ -85,8 +87,10 @@ class Latency:
     def _turn(self, now: float) -> None:
         ended, self._due = turned(now, self._due, self._third_s)
         for _ in range(min(ended, 3)):
-            self._olders = [self._olders[1], (self._counts, self._censored)]
-            self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
+            told = any(self._counts) or any(self._censored)
+            self._olders = [self._olders[1], (self._counts, self._censored) if told else _NONE]
+            if told:
+                self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
         self._count = sum(sum(ends) + sum(given_up) for ends, given_up in self._olders)
         self._forget_estimates()
 
