@@ -177,15 +177,15 @@ class Call:
             await gate.enter(self.operation.name, self.until)
         try:
             permit = self._permitted()
-            hedge = let_out is not None
-            if let_out is None:
-                self.permit = permit
-            else:
+            if let_out is not None:
                 let_out.set()
+            first = self.permit is None  # may be a copy, while the first attempt waits for its turn or was refused it
+            if first:
+                self.permit = permit
             try:
-                result = await self._made(number, hedge)
+                result = await self._made(number, let_out is not None)
             finally:
-                if hedge:
+                if not first:
                     self.part.released(permit)
             if self.held:
                 self.entered, limited = limited, False

@@ -88,6 +88,7 @@ class Gate:
         turn: asyncio.Future[None] = loop.create_future()
         if not self._places.wait(turn):
             raise self._refuse(name, SOON_S, "concurrency")
+        self._wake(self._places.hand_over())  # since it found none, a plain function may have left its place in a thread
         until = min(until, loop.time() + self._settings.queue_s)
         try:
             async with asyncio.timeout_at(until if until < NEVER else None):

@@ -31,6 +31,8 @@ GRACE_S = 0.02
 FALLBACK = "fallback"
 REFUSALS = (CircuitOpenError, LimitedError, AbandonedError, DeadlineExceededError)
 """What policies say, this one or one further inside, when they do not let a call out: no answer of the dependency."""
+WEIGHTS = {FALLBACK: 1, "copy": 2, "first": 3}
+"""Whose error is raised rather than another's."""
 _losers: dict[asyncio.Task[Any], None] = {}
 """Cancelled attempts that have not ended: held, for the loop only refers to tasks weakly."""
 
@@ -54,6 +56,8 @@ class Race:
         self._ended: deque[asyncio.Task[Any]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        """What is raised if nothing is good: what the dependency said rather than a refusal, and of the first attempt first."""
+        self._weight = 0
         self._bad: asyncio.Task[Any] | None = None
         """The last one whose result is bad."""
         self._failures = 0
@@ -189,7 +193,9 @@ class Race:
 
     def _note(self, error: BaseException, kind: str) -> None:
         self._failures += 1
-        if self._error is None or kind == "first":
+        weight = WEIGHTS[kind] + (kind != FALLBACK and not isinstance(error, REFUSALS)) * len(WEIGHTS)
+        if weight > self._weight:
+            self._weight = weight
             self._error = error if isinstance(error, Exception) else RuntimeError("an attempt was cancelled from inside")
 
     def _nothing_good(self) -> Any:

@@ -36,6 +36,8 @@ _SCALE = 1 / log(GROWTH)
 _OFFSET = -log(LOW_S) * _SCALE
 _BUCKETS = ceil(log(HIGH_S) * _SCALE + _OFFSET) + 1
 _MIDDLE_S = [LOW_S * GROWTH**index * sqrt(GROWTH) for index in range(_BUCKETS)]
+_NONE = ([0] * _BUCKETS, [0] * _BUCKETS)
+"""Of a third without calls. It is never written: each policy may have 10,000 shards, and each of them two of these windows."""
 _NEARLY = 1e-9
 """What rounding may add up to: so much below a rank is the rank."""
 
@@ -54,7 +56,7 @@ class Latency:
         self._due = 0.0
         self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
         """Of the present third, by bucket: calls that ended, and calls that were given up."""
-        self._olders = [([0] * _BUCKETS, [0] * _BUCKETS)] * 2
+        self._olders = [_NONE, _NONE]
         """Of the two thirds before, the older first. They are only read."""
         self._count = 0
         self._forget_estimates()
@@ -85,8 +87,10 @@ class Latency:
     def _turn(self, now: float) -> None:
         ended, self._due = turned(now, self._due, self._third_s)
         for _ in range(min(ended, 3)):
-            self._olders = [self._olders[1], (self._counts, self._censored)]
-            self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
+            told = any(self._counts) or any(self._censored)
+            self._olders = [self._olders[1], (self._counts, self._censored) if told else _NONE]
+            if told:
+                self._counts, self._censored = [0] * _BUCKETS, [0] * _BUCKETS
         self._count = sum(sum(ends) + sum(given_up) for ends, given_up in self._olders)
         self._forget_estimates()
 
@@ -107,8 +111,9 @@ class Latency:
             return None
         seconds = self._asked.get(q)
         if seconds is None:
-            place = bisect_left(self._shares, q - _NEARLY)
-            seconds = self._asked[q] = self._top_s if place == len(self._places) else _MIDDLE_S[self._places[place]]
+            shares, places, top_s = self._shares, self._places, self._top_s
+            place = bisect_left(shares, q - _NEARLY)
+            seconds = self._asked[q] = top_s if place == len(places) else _MIDDLE_S[places[place]]
         return seconds
 
     def topped(self, q: float, now: float) -> bool:
@@ -143,29 +148,34 @@ class Latency:
         return True
 
     def _estimate(self, now: float) -> None:
-        """At each time at which calls ended, of those that took as long or longer the share that did not end lives on."""
-        self._fresh_until, self._counted, self._asked = now + FRESH_S, self._count, {}
+        """At each time at which calls ended, of those that took as long or longer the share that did not end lives on.
+
+        Another thread may tell and ask in the middle of it: what is estimated from stays, and what is known is whole.
+        """
         (first, first_up), (second, second_up) = self._olders
-        at_risk, alive = self._count, 1.0
-        self._shares: list[float] = []
-        """The share of calls that has ended by the time of each place, rising."""
-        self._places: list[int] = []
-        """Buckets in which calls ended."""
+        present = self._counts[:], first, second, self._censored[:], first_up, second_up
+        at_risk, alive = sum(map(sum, present)), 1.0
+        shares: list[float] = []
+        places: list[int] = []
         mean_s, last = 0.0, 0
-        parts = zip(self._counts, first, second, self._censored, first_up, second_up, strict=True)
-        for index, (a, b, c, d, e, f) in enumerate(parts):
+        for index, (a, b, c, d, e, f) in enumerate(zip(*present, strict=True)):
             if ended := a + b + c:
                 died = alive * ended / at_risk
                 mean_s += died * _MIDDLE_S[index]
                 alive -= died
-                self._shares.append(1.0 - alive)
-                self._places.append(index)
+                shares.append(1.0 - alive)
+                places.append(index)
             if ended or d or e or f:
                 at_risk -= ended + d + e + f
                 last = index
+        self._shares = shares
+        """The share of calls that has ended by the time of each place, rising."""
+        self._places = places
+        """Buckets in which calls ended."""
         self._top_s = _MIDDLE_S[last]
-        self._ends = self._shares[-1] if self._shares else 0.0
+        self._ends = shares[-1] if shares else 0.0
         self._mean_s = mean_s + alive * self._top_s
+        self._fresh_until, self._counted, self._asked = now + FRESH_S, self._count, {}
 
 
 # --- our own load ---------------------------------------------------------------------------------------------------------

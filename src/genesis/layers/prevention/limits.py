@@ -58,8 +58,8 @@ Ticket = TypeVar("Ticket", bound=Hashable)
 class Bulkhead(Generic[Ticket]):
     """So many attempts at once; others queue, in the order in which they came.
 
-    A place is handed over: what `leave`, `forget` or `tune` gives back has one already and is to be woken, and nobody who
-    comes in between takes it. So who got a place, by `enter` or by being woken, calls `leave` once; who waited and gave up
+    A place is handed over: what `leave`, `forget`, `tune` or `hand_over` gives back has one already and is to be woken, and
+    nobody who comes in between takes it. So who got a place, by `enter` or by being woken, calls `leave` once; who waited and gave up
     calls `forget` once instead, also if it was woken in the meantime.
     """
 
@@ -93,7 +93,7 @@ class Bulkhead(Generic[Ticket]):
     def leave(self) -> Ticket | None:
         """An attempt ended. Returns whom to wake: it has the place."""
         self.busy -= 1
-        return self._hand_over()
+        return self.hand_over()
 
     def forget(self, ticket: Ticket) -> Ticket | None:
         """The ticket gave up. If it had been handed a place by then, returns whom to wake instead: it has the place."""
@@ -106,11 +106,12 @@ class Bulkhead(Generic[Ticket]):
         """Other limits hold from now on. Returns whom to wake: they have a place each. Nobody is thrown out."""
         self._concurrency, self._queue = concurrency, queue
         woken: list[Ticket] = []
-        while (ticket := self._hand_over()) is not None:
+        while (ticket := self.hand_over()) is not None:
             woken.append(ticket)
         return woken
 
-    def _hand_over(self) -> Ticket | None:
+    def hand_over(self) -> Ticket | None:
+        """Whom to wake, if there is a place and somebody waits: a thread may have left while another began to wait."""
         if not self._waiting or 0 < self._concurrency <= self.busy:
             return None
         self.busy += 1
