@@ -163,8 +163,8 @@ BEHAVIOURS = [
         "the first error is kept with its traceback; an option raises it itself",
         OPEN + "21_the_first_error_is_kept_with_its_traceback_or_raised_itself",
         _CALL,
-        "circuit.state.value, circuit.why) from error",
-        "circuit.state.value, circuit.why) from None",
+        "                raise told from error\n",
+        "                raise told from None\n",
     ),
     Behaviour(
         22,
@@ -325,8 +325,8 @@ BEHAVIOURS = [
         "making a second one of a name resets nothing of the first",
         HAND + "45_a_second_policy_of_a_name_does_not_touch_the_first",
         "runtime/policy.py",
-        "        _policies[self.name] = self\n",
-        "        (other or self)._begin(self.rng)\n        _policies[self.name] = self\n",
+        "        _policies.add(self)\n",
+        "        [one._begin(one.rng) for one in policies() if one.name == self.name]\n        _policies.add(self)\n",
         "not yet: states are not shared between policies or processes, so there is no store to lose",
     ),
     Behaviour(
@@ -351,7 +351,7 @@ BEHAVIOURS = [
         "a generator is judged by its iteration; a block is as a call",
         HAND + "49_a_generator_is_judged_by_its_iteration",
         "runtime/block.py",
-        "outcome, failure = operation.judge(error), error",
+        "outcome, failure = Outcome.IGNORED if error is thrown else operation.judge(error), error",
         "outcome, failure = Outcome.GOOD, None",
     ),
     Behaviour(
@@ -368,7 +368,7 @@ BEHAVIOURS = [
         "slow attempt, fast good copy: the copy's value",
         HEDGE + "51_of_a_slow_attempt_and_a_fast_good_copy_the_copy_wins",
         _RACE,
-        '        self._start("copy", call.once(hedge=True))\n',
+        '        self._let_out[self._start("copy", partial(call.once, let_out))] = let_out\n',
         "",
     ),
     Behaviour(
