@@ -85,6 +85,7 @@ class Options:
     attempts: int | None = None
     retry_on: Which | tuple[Which, ...] | None = None
     not_processed: Which | tuple[Which, ...] = ()
+    ignore: Which | tuple[Which, ...] = ()
     bad_result: Callable[[Any], bool] | None = None
     shard: Callable[..., Hashable] | None = None
 
@@ -108,7 +109,7 @@ class Operation:
         self.idempotent, self.fallback, self.shard = options.idempotent, options.fallback, options.shard
         self.timeout_s, self.expected_s = options.timeout, options.expected_latency
         self._retry_on = None if options.retry_on is None else Matcher(options.retry_on)
-        self._not_processed = Matcher(options.not_processed)
+        self._not_processed, self._ignored = Matcher(options.not_processed), Matcher(options.ignore)
         self._bad_result = options.bad_result
         self.stale: Stale[Hashable, Any] | None = None
         self.tune(policy.settings)
@@ -142,7 +143,7 @@ class Operation:
         if not isinstance(error, Exception):
             return Outcome.CANCELLED
         policy = self.policy
-        if policy.ignored(error):
+        if policy.ignored(error) or self._ignored(error):
             return Outcome.IGNORED
         if isinstance(error, CallTimeoutError) and error.what == self.name:
             return Outcome.TIMEOUT

@@ -15,7 +15,7 @@ from random import Random, SystemRandom
 from genesis.core.errors import CallTimeoutError, DeadlineExceededError, SettingsError, UnavailableError
 from genesis.layers.mitigation.settings import PolicySettings
 from genesis.runtime.gate import Gate
-from genesis.runtime.scope import SCOPE, deadline
+from genesis.runtime.scope import SCOPE, deadline, resolved
 from genesis.web.deadline import HEADER, deadline_of
 from genesis.web.problems import Problem, problem_of
 from genesis.web.wire import Receive, Scope, Send, headers_of, respond
@@ -97,7 +97,7 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            await self._gate.enter(NAME, SCOPE.get()[0])
+            await self._gate.enter(NAME, resolved(SCOPE.get())[0])
         except UnavailableError as error:
             await respond(send, problem_of(error).answer(self._rng))
             return

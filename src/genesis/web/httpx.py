@@ -104,6 +104,7 @@ class PolicyTransport(httpx.AsyncBaseTransport):
                 idempotent=idempotent,
                 attempts=attempts,
                 not_processed=(*UNSENT, _was_refused),
+                ignore=OURS,
                 shard=_host if shard == "host" else shard,
                 fallback=fallback,
             )
@@ -118,15 +119,12 @@ class PolicyTransport(httpx.AsyncBaseTransport):
             UnavailableError: the policy did not let it out; its kinds say why.
             CallTimeoutError: the last try took too long.
             DeadlineExceededError: the deadline is over.
-            httpx.TransportError: the last try failed.
+            httpx.TransportError: the last try failed, or the request is wrong.
         """
         try:
-            result: httpx.Response | Exception = await self._operation(request).call(self._attempt, request)
+            return await self._operation(request).call(self._attempt, request)
         except FailedStatusError as error:
             return error.response
-        if isinstance(result, Exception):
-            raise result
-        return result
 
     def _operation(self, request: httpx.Request) -> Operation:
         """By what may be done with a request."""
@@ -135,12 +133,9 @@ class PolicyTransport(httpx.AsyncBaseTransport):
         idempotent = request.method.upper() in self._idempotent or request.headers.get(KEY)
         return self._repeated if idempotent else self._careful
 
-    async def _attempt(self, request: httpx.Request) -> httpx.Response | Exception:
+    async def _attempt(self, request: httpx.Request) -> httpx.Response:
         """One try, with a copy of the request: another may be under way."""
-        try:
-            response = await self._transport.handle_async_request(_copied(request))
-        except OURS as error:
-            return error
+        response = await self._transport.handle_async_request(_copied(request))
         if response.status_code not in self._failures:
             return response
         raise FailedStatusError(request, await _kept(response))

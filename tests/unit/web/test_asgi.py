@@ -19,7 +19,7 @@ from genesis.core.errors import (
     SettingsError,
     UnavailableError,
 )
-from genesis.runtime.scope import remaining_s
+from genesis.runtime.scope import HANDLER, SCOPE, remaining_s
 from genesis.web.asgi import AdmissionMiddleware, ASGIApp, DeadlineMiddleware
 from genesis.web.wire import Answer, Receive, Scope, Send, respond
 
@@ -151,6 +151,13 @@ async def test_the_line_is_left_at_the_deadline() -> None:
         assert (await ask(app, "250m")).status == 503
         assert asyncio.get_running_loop().time() - began == pytest.approx(0.25)
         let_go.set()
+
+
+async def test_who_is_asked_by_a_handler_waits_in_line_like_others() -> None:
+    app = AdmissionMiddleware(app_of(lambda: asyncio.sleep(0.1)), concurrency=1, queue=1)
+    SCOPE.set(HANDLER)
+    replies = await asyncio.gather(ask(app), ask(app))
+    assert [reply.status for reply in replies] == [200, 200]
 
 
 async def test_a_request_that_fails_or_is_cancelled_gives_its_place_back() -> None:

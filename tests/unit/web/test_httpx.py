@@ -189,6 +189,16 @@ async def test_a_wrong_request_is_no_failure_of_the_server() -> None:
     assert (len(server.seen), prices.state.name) == (3, "CLOSED")
 
 
+async def test_a_wrong_request_is_no_proof_that_the_server_is_well() -> None:
+    server, prices = Server(httpx.LocalProtocolError("a header")), policy(recovery_timeout_s=1.0, success_threshold=1)
+    prices.force_open(1.0)
+    await asyncio.sleep(1.0)
+    async with client(server, prices) as http:
+        with pytest.raises(httpx.LocalProtocolError):
+            await http.get(URL)
+    assert (len(server.seen), prices.state.name) == (1, "HALF_OPEN")
+
+
 # --- waits ----------------------------------------------------------------------------------------------------------------
 
 
