@@ -59,8 +59,8 @@ class Bulkhead(Generic[Ticket]):
     """So many attempts at once; others queue, in the order in which they came.
 
     A place is handed over: what `leave`, `forget`, `tune` or `hand_over` gives back has one already and is to be woken, and
-    nobody who comes in between takes it. So who got a place, by `enter` or by being woken, calls `leave` once; who waited and gave up
-    calls `forget` once instead, also if it was woken in the meantime.
+    nobody who comes in between takes it. So who got a place, by `enter` or by being woken, calls `leave` once; who waited and
+    gave up calls `forget` once instead, also if it was woken in the meantime.
     """
 
     __slots__ = ("_concurrency", "_queue", "_waiting", "busy")
