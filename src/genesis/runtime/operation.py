@@ -73,7 +73,7 @@ def _says(function: Callable[[Any], bool], about: Any, otherwise: bool) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What an operation is, as `Policy.protect` takes it."""
+    """What an operation is, as `Policy.protect` takes it. `ignore` is for adapters, and holds beside the policy's."""
 
     name: str = ""
     idempotent: bool = False

@@ -161,7 +161,6 @@ class Policy:
         attempts: int | None = None,
         retry_on: Which | tuple[Which, ...] | None = None,
         not_processed: Which | tuple[Which, ...] = (),
-        ignore: Which | tuple[Which, ...] = (),
         bad_result: Callable[[Any], bool] | None = None,
         shard: Callable[..., Hashable] | None = None,
     ) -> Operation:
@@ -178,7 +177,6 @@ class Policy:
             attempts: Tries one after the other. Default: the policy's.
             retry_on: Failures that are retried; default: all.
             not_processed: Errors after which nothing was done, so that even what is not idempotent may be tried again.
-            ignore: Errors that say nothing of the dependency, beside the policy's.
             bad_result: Says of a result whether it is a failure.
             shard: Called with the same arguments: which shard of the dependency the call is for. Each has a circuit of its own.
 
@@ -197,7 +195,6 @@ class Policy:
             attempts=attempts,
             retry_on=retry_on,
             not_processed=not_processed,
-            ignore=ignore,
             bad_result=bad_result,
             shard=shard,
         )

@@ -21,7 +21,7 @@ import httpx
 
 from genesis.core.errors import DefinitionError
 from genesis.runtime.clock import LoopClock
-from genesis.runtime.operation import Operation
+from genesis.runtime.operation import Operation, Options
 from genesis.runtime.policy import Policy
 from genesis.runtime.scope import remaining_s
 from genesis.web.deadline import HEADER, written
@@ -100,7 +100,7 @@ class PolicyTransport(httpx.AsyncBaseTransport):
         self._failures = frozenset(failure_statuses)
 
         def operation(*, idempotent: bool, attempts: int | None = None) -> Operation:
-            return policy.protect(
+            options = Options(
                 idempotent=idempotent,
                 attempts=attempts,
                 not_processed=(*UNSENT, _was_refused),
@@ -108,6 +108,7 @@ class PolicyTransport(httpx.AsyncBaseTransport):
                 shard=_host if shard == "host" else shard,
                 fallback=fallback,
             )
+            return Operation(policy, options)
 
         self._repeated, self._careful = operation(idempotent=True), operation(idempotent=False)
         self._once = operation(idempotent=False, attempts=1)
