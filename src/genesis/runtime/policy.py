@@ -30,8 +30,8 @@ from genesis.runtime.part import Part
 
 P = ParamSpec("P")
 R = TypeVar("R")
-SHARDS_MAX = 10_000
-"""Shards that are remembered; of more, the one that was used longest ago is forgotten."""
+SHARDS_MAX = 2_000
+"""Shards that are remembered, of some 25 KB each; of more, the one that was used longest ago is forgotten."""
 _policies: WeakSet[Policy] = WeakSet()
 
 
