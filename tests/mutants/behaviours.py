@@ -122,8 +122,8 @@ BEHAVIOURS = [
         13,
         "open: refuses without a call, and counts it",
         OPEN + "13_it_refuses_without_a_call_and_counts_it",
-        _CALL,
-        "self.policy.tell(self.operation, Step.REJECTED, found.why)",
+        _OPERATION,
+        "self.policy.tell(self, Step.REJECTED, found.why)",
         "pass",
     ),
     Behaviour(
@@ -138,8 +138,8 @@ BEHAVIOURS = [
         15,
         "a refusal carries the time that is left and the error that opened it",
         OPEN + "15_a_refusal_says_when_to_come_back_and_what_opened_it",
-        _CALL,
-        "found.why) from self.part.cause",
+        _OPERATION,
+        "found.why) from part.cause",
         "found.why)",
     ),
     Behaviour(

@@ -14,15 +14,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from genesis.core.errors import (
-    AbandonedError,
-    CircuitOpenError,
-    DeadlineExceededError,
-)
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import Plan, backoff_s, plan, retry_after_of
 from genesis.layers.mitigation.settings import NEVER
-from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
+from genesis.layers.mitigation.states import CircuitState, Permit
 from genesis.layers.mitigation.timeouts import timeout_s
 from genesis.runtime.instead import explained, instead
 from genesis.runtime.limit import calling, resumed, within
@@ -78,7 +73,7 @@ class Call:
         try:
             if first is None:
                 self._enter_scope()
-                self._begin()
+                self.operation.begin(self.part, self.began, self.until)
             result = await self._repeated(first)
         except Exception as error:
             return await instead(self, error)
@@ -92,20 +87,6 @@ class Call:
 
     def _enter_scope(self) -> None:
         SCOPE.set((self.until, self.scope[1] or self.operation.repeats))
-
-    def _begin(self) -> None:
-        """May it be tried at all? Raises what says no."""
-        operation, policy, now = self.operation, self.policy, self.began
-        self.part.deposit(now)
-        if now >= self.until:
-            raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
-        if not self.part.circuit.rules:
-            return
-        policy.gate.throttled(operation.name)
-        wait_s = self.part.probability.ask(operation.settings, now)
-        if wait_s is not None:
-            policy.tell(operation, Step.ABANDONED, f"success probability {self.part.probability.value:.2f}")
-            raise AbandonedError(operation.name, wait_s, self.part.probability.value)
 
     async def _repeated(self, first: Coroutine[Any, Any, Any] | None) -> Any:
         """Try, and try again while that is allowed and may help."""
@@ -196,7 +177,7 @@ class Call:
 
     async def enter(self) -> None:
         """Begin a block, which is its own first attempt."""
-        self._begin()
+        self.operation.begin(self.part, self.began, self.until)
         self.number, gate = 1, self.policy.gate
         if gate.limited:
             await gate.enter(self.operation.name, self.until)
@@ -230,11 +211,7 @@ class Call:
 
     def _permitted(self) -> Permit:
         now = self.loop.time()
-        found = self.part.ask(now, min(self.limit_s(now), LEASE_MAX_S))
-        if isinstance(found, Refusal):
-            self.policy.tell(self.operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(self.operation.name, found.retry_after_s, found.state.value, found.why) from self.part.cause
-        return found
+        return self.operation.permitted(self.part, now, min(self.limit_s(now), LEASE_MAX_S))
 
     async def _made(self, number: int, hedge: bool) -> Any:
         """Make the call and step it for the first time."""

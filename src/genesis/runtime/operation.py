@@ -15,15 +15,18 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from genesis.core.errors import (
+    AbandonedError,
     CallTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
     DefinitionError,
     NotProcessedError,
     Reject,
 )
-from genesis.core.signals import AttemptEnded, Outcome
+from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.fallback import Stale
 from genesis.layers.mitigation.settings import NEVER, PolicySettings
-from genesis.layers.mitigation.states import CircuitState, Permit
+from genesis.layers.mitigation.states import CircuitState, Permit, Refusal
 from genesis.runtime.block import Attempt, Stream
 from genesis.runtime.call import Call
 from genesis.runtime.clock import own_time
@@ -174,6 +177,28 @@ class Operation:
             return max(settings.timeout_s, settings.timeout_resilient_s, settings.timeout_ultra_s)
         return settings.timeout_s
 
+    def begin(self, part: Part, began: float, until: float) -> None:
+        """May a call be tried at all? Raises what says no."""
+        policy = self.policy
+        part.deposit(began)
+        if began >= until:
+            raise DeadlineExceededError(f"{self.name} was not called: its deadline was over")
+        if not part.circuit.rules:
+            return
+        policy.gate.throttled(self.name)
+        wait_s = part.probability.ask(self.settings, began)
+        if wait_s is not None:
+            policy.tell(self, Step.ABANDONED, f"success probability {part.probability.value:.2f}")
+            raise AbandonedError(self.name, wait_s, part.probability.value)
+
+    def permitted(self, part: Part, now: float, lease_s: float) -> Permit:
+        """May an attempt go out? Raises CircuitOpenError."""
+        found = part.ask(now, lease_s)
+        if isinstance(found, Refusal):
+            self.policy.tell(self, Step.REJECTED, found.why)
+            raise CircuitOpenError(self.name, found.retry_after_s, found.state.value, found.why) from part.cause
+        return found
+
     def part(self, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Part:
         """The dependency, or the shard of it that a call is for."""
         if self.shard is None:
@@ -267,7 +292,7 @@ def _short_way(operation: Operation, function: Callable[..., Any]) -> Callable[.
 
     async def protected(*args: Any, **kwargs: Any) -> Any:
         part = policy.whole
-        if not (part.untold and operation.plain and SCOPE.get() is FREE) or own_time.loops:
+        if not (part.untold > 0 and operation.plain and SCOPE.get() is FREE) or own_time.loops:
             return await looked(*args, **kwargs)
         rest = function(*args, **kwargs)
         try:

@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from genesis.core.errors import AbandonedError, CircuitOpenError, DeadlineExceededError, DefinitionError, UnavailableError
+from genesis.core.errors import DeadlineExceededError, DefinitionError, UnavailableError
 from genesis.core.signals import AttemptEnded, Outcome, Step
 from genesis.layers.mitigation.attempts import backoff_s, retry_after_of
 from genesis.layers.mitigation.circuit import LEASE_S
-from genesis.layers.mitigation.states import Permit, Refusal
+from genesis.layers.mitigation.states import Permit
 from genesis.runtime.call import WAIT_MAX_S
 from genesis.runtime.clock import sleep
 from genesis.runtime.instead import explained
@@ -44,7 +44,7 @@ class PlainCall:
         operation = self._operation
         SCOPE.set((self._until, self._scope[1] or operation.repeats))
         try:
-            self._begin()
+            operation.begin(self._part, self._began, self._until)
             result = self._repeated()
         except Exception as error:
             return self._instead(error)
@@ -54,24 +54,11 @@ class PlainCall:
             operation.stale.put(operation.entry(self._given), result, self._policy.now())
         return result
 
-    def _begin(self) -> None:
-        operation, policy = self._operation, self._policy
-        self._part.deposit(self._began)
-        if self._began >= self._until:
-            raise DeadlineExceededError(f"{operation.name} was not called: its deadline was over")
-        if not self._part.circuit.rules:
-            return
-        policy.gate.throttled(operation.name)
-        wait_s = self._part.probability.ask(operation.settings, self._began)
-        if wait_s is not None:
-            policy.tell(operation, Step.ABANDONED, f"success probability {self._part.probability.value:.2f}")
-            raise AbandonedError(operation.name, wait_s, self._part.probability.value)
-
     def _repeated(self) -> Any:
         operation, part = self._operation, self._part
         while True:
             self._number += 1
-            permit = self._permitted()
+            permit = operation.permitted(part, self._policy.now(), LEASE_S)
             began = self._policy.now()
             error, result, outcome = None, None, Outcome.CANCELLED
             try:
@@ -95,14 +82,6 @@ class PlainCall:
                 return result
             part.released(permit)
             sleep(wait_s)
-
-    def _permitted(self) -> Permit:
-        operation = self._operation
-        found = self._part.ask(self._policy.now(), LEASE_S)
-        if isinstance(found, Refusal):
-            self._policy.tell(operation, Step.REJECTED, found.why)
-            raise CircuitOpenError(operation.name, found.retry_after_s, found.state.value, found.why) from self._part.cause
-        return found
 
     def _attempt(self) -> Any:
         gate = self._policy.gate
